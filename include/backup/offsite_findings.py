@@ -18,6 +18,7 @@ from include.services.objectstore.base import ObjectStore, StoreError, StoreProb
 from include.services.transport import Destination, Route, Transport
 
 CLAUSE = "4.2"
+_STORE = _("Off-site store")
 STORE_AWAY = "Start the store, or correct the connection offsite_store. The task is retried."
 
 
@@ -27,7 +28,7 @@ def check_store(findings: StepFindings, store: ObjectStore) -> Sequence[StorePro
     Raises:
         StoreError: the store cannot be reached. A retry may help.
     """
-    findings.subject_titles[store.description] = _("Off-site store")
+    findings.subject_titles[store.description] = _STORE
     problems = store.preflight()
     for problem in problems:
         if problem.code == "unreachable":
@@ -370,6 +371,7 @@ def report_unfinished(findings: StepFindings, cleared: Cleared) -> None:
     """
     for kept, (message, action) in _LEFT_OVERS.items():
         for prefix in getattr(cleared, kept):
+            findings.subject_titles[prefix] = _STORE
             code = f"backup.unfinished.{kept}"
             findings.find(
                 code,
@@ -377,11 +379,14 @@ def report_unfinished(findings: StepFindings, cleared: Cleared) -> None:
                 message,
                 action,
                 subject=prefix,
-                for_engineers=_PRUNE_LOG if kept == "uncompared" else None,
+                for_engineers=_(
+                    "Folder `{folder}`. Find the cause in the log of the failed task that prunes "
+                    "restore points.",
+                    folder=prefix,
+                )
+                if kept == "uncompared"
+                else _("Folder `{folder}`", folder=prefix),
             )
-
-
-_PRUNE_LOG = _("Find the cause in the log of the failed task that prunes restore points.")
 
 
 def report_points(
@@ -400,6 +405,7 @@ def report_points(
         refused: ids of restore points that the store refused to delete because of a lock.
     """
     for hidden in [hidden_object for point in points for hidden_object in point.hidden]:
+        findings.subject_titles[hidden.key] = _STORE
         findings.find(
             "backup.object.hidden",
             Outcome.FAIL,
@@ -410,8 +416,10 @@ def report_points(
                 "Restores use the signed version of the file."
             ),
             subject=hidden.key,
+            for_engineers=_("Object `{key}`", key=hidden.key),
         )
     for rejected_folder in rejected:
+        findings.subject_titles[rejected_folder.key] = _STORE
         findings.find(
             "backup.manifest.refused",
             Outcome.FAIL,
@@ -421,6 +429,7 @@ def report_points(
             ),
             _("Do not use this restore point. Find out who changed the off-site store."),
             subject=rejected_folder.key,
+            for_engineers=_("Object `{key}`", key=rejected_folder.key),
         )
     for point in refused:
         findings.find(

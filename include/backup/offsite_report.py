@@ -16,7 +16,7 @@ from include.backup.offsite import (
 from include.backup.offsite_findings import CLAUSE
 from include.backup.prune import Reason
 from include.evidence.model import Finding, Metric, Outcome
-from include.messages import Message, _, listed, verbatim
+from include.messages import Message, _, listed
 from include.policy.datamap import MappedDatabase
 from include.reports.conclusion import Conclusion, missing_record
 from include.reports.model import (
@@ -202,7 +202,6 @@ def _facts(
         Fact(
             label=_("Off-site store"),
             value=_STORE_KINDS[preflight.store_kind] if preflight else None,
-            note=verbatim(preflight.store) if preflight else None,
             status=checked.outcome if checked and preflight else None,
         ),
         Fact(
@@ -224,6 +223,7 @@ def _sites(databases: Sequence[MappedDatabase], preflight: Preflight) -> Message
     )
 
 
+_KEY_KINDS = {"rsa": _("RSA key pair"), "kms": _("key of a key management service")}
 _STORE_KINDS = {"s3": _("S3 bucket"), "directory": _("directory")}
 
 
@@ -261,7 +261,7 @@ def _tables(manifest: Manifest, database: MappedDatabase) -> Section:
     blocks: list[Block] = [
         table_of(
             _(
-                "The {shown} largest of {total} tables",
+                "For engineers: the {shown} largest of {total} tables",
                 shown=len(shown),
                 total=len(manifest.tables),
             ),
@@ -297,7 +297,7 @@ def _keys(manifests: Mapping[str, Manifest], backed_up: Sequence[str]) -> list[S
                     recipients,
                     [
                         (_("Recipient"), "text", lambda recipient: recipient.name),
-                        (_("Kind"), "code", lambda recipient: recipient.kind),
+                        (_("Kind"), "text", lambda recipient: _KEY_KINDS[recipient.kind]),
                         (_("Key"), "code", lambda recipient: recipient.key_id[:24]),
                         (
                             _("Valid until"),

@@ -12,6 +12,7 @@ from typing import Any
 from include.cli.console import tell
 from include.local.airflow import Standalone
 from include.local.airflow_api import AirflowApi, RequiredAction
+from include.messages import _
 from include.registry import workflow, workflows
 from include.service_container import Services
 from include.services.errors import ServiceError
@@ -21,7 +22,7 @@ from include.workflow.step import HumanTask
 # task as killed and asks again. People need longer to answer.
 PATIENCE = 10  # seconds; on a busy machine the scheduler is slow
 MOST_PEOPLE = 30  # users for each duty in the local Airflow; a configured Airflow has its own users
-REASON = "Answered automatically for the sample company. 由示例公司环境自动答复。"
+REASON = _("Answered automatically for the sample company.").text
 _LOG_IN = re.compile(r"[\w.@-]+")
 
 

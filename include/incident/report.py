@@ -36,6 +36,7 @@ from include.incident.time_limits.time_limit import InactiveReason, TimeLimit, t
 from include.incident.timeline import last_of, of_kind
 from include.incident.updates import enter_update
 from include.messages import Message, _
+from include.policy.datamap import MappedDatabase
 from include.reports.conclusion import Conclusion
 from include.reports.model import Fact, Paragraph, Section, Steps, must_be_zero, table_of
 from include.workflow.run_records import RunRecords
@@ -83,15 +84,23 @@ def deadline_section(time_limits: Sequence[TimeLimit]) -> Section:
     return Section(heading=heading, blocks=[time_limit_texts.time_limit_table(time_limits)])
 
 
-def affected_sections(scope: Scope | None) -> list[Section]:
+def affected_sections(
+    scope: Scope | None, databases: Mapping[str, MappedDatabase]
+) -> list[Section]:
     """Return the report section about affected people and records, as a list with one element.
 
     The list is empty if nothing was counted yet.
+
+    Args:
+        scope: scope of the incident; None if nothing was counted yet.
+        databases: mapped databases by name, whose titles the section contains.
     """
     if scope is None:
         return []
-    notes = [Paragraph(text=note) for note in scope_notes(scope)]
-    return [Section(heading=_("Scope of the incident"), blocks=[scope_table(scope), *notes])]
+    notes = [Paragraph(text=note) for note in scope_notes(scope, databases)]
+    return [
+        Section(heading=_("Scope of the incident"), blocks=[scope_table(scope, databases), *notes])
+    ]
 
 
 def delivery_sections(delivered: Mapping[str, int]) -> list[Section]:
@@ -297,7 +306,7 @@ def conclude_incident(run: IncidentRun, number: str, records: Sequence[StepRecor
             event_section(run, record),
             *score_sections(run, time_limits),
             *([] if is_duplicate else [deadline_section(time_limits)]),
-            *affected_sections(scope),
+            *affected_sections(scope, run.pack.databases),
             *delivery_sections(delivered),
             *lesson_sections(run, record),
             timeline_section(record),
@@ -412,7 +421,7 @@ def conclude_entry(
         facts=_facts(run, record, time_limits, scope),
         sections=[
             deadline_section(time_limits),
-            *affected_sections(scope),
+            *affected_sections(scope, run.pack.databases),
             timeline_section(record),
         ],
         files={TIMELINE_FILE: timeline_file(record)},

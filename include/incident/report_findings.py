@@ -34,15 +34,19 @@ _FIELD_TITLES = {
 """Titles of the compared fields of the register."""
 
 
+def _incident(record: IncidentRecord) -> Message:
+    return _("Incident {number}", number=record.incident.number)
+
+
 def missed_time_limit_findings(time_limits: Sequence[TimeLimit]) -> list[Finding]:
     """Return a finding for each time limit that was missed."""
     return [
         _failure(
             code="incident.clock_ran_out",
             subject=time_limit.id,
+            subject_title=time_limit.rule.message,
             message=_(
-                "“{title}” was due by {due}: {state}.",
-                title=time_limit.rule.message,
+                "This action was due by {due}: {state}.",
                 due=time_limit.due_at,
                 state=time_limit_texts.state_text(time_limit),
             ),
@@ -68,6 +72,7 @@ def declined_report_findings(run: IncidentRun, record: IncidentRecord) -> list[F
         _attention(
             code="incident.report_not_needed",
             subject=f"{report.authority}/{report.phase}",
+            subject_title=_incident(record),
             message=_(
                 "A report was not handed in, because {person} declared it not required: "
                 "{report}. {reason}",
@@ -101,6 +106,7 @@ def corrected_step_findings(record: IncidentRecord, correction: Entry) -> list[F
         _attention(
             code="incident.corrected",
             subject=f"{record.incident.number}/{entry.place}",
+            subject_title=_incident(record),
             message=_(
                 "An entry was declared a mistake, so the work that it records counts as "
                 "not done: {entry}",
@@ -136,6 +142,7 @@ def mistake_findings(record: IncidentRecord) -> list[Finding]:
         _attention(
             code="incident.mistake",
             subject=f"{record.incident.number}/{wrong.place}",
+            subject_title=_incident(record),
             message=_(
                 "{corrector} recorded at {later} that an entry of {author}, made at {at}, was "
                 "a mistake: {entry}",

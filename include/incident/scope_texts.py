@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from include.approvals.reasons import redact_reason
 from include.evidence.model import Outcome
 from include.incident.scope import DRILL_DATABASE, DatabaseCount, Scope
-from include.incident.selection import selection_text
+from include.incident.selection import collection_title, selection_text
 from include.messages import Message, _, listed, verbatim
+from include.policy.datamap import MappedDatabase
 from include.reports.model import Table, table_of
 
 _CATEGORY_NAMES: dict[str, Message] = {
@@ -74,16 +75,20 @@ def _named_ancestor(category: str) -> str | None:
     return None
 
 
-def scope_lines(scope: Scope) -> list[Message]:
+def scope_lines(scope: Scope, databases: Mapping[str, MappedDatabase]) -> list[Message]:
     """Return the counts of a scope as display texts.
 
     The first texts are about databases that could not be counted.
+
+    Args:
+        scope: scope of an incident.
+        databases: mapped databases by name, whose titles the texts contain.
     """
     lines = [
         _(
             "NOT COUNTED: {database}. {reason} The number of affected people in this database "
             "is unknown.",
-            database=unknown.database,
+            database=_database_title(unknown.database, databases),
             reason=unknown.reason,
         )
         for unknown in scope.unknown
@@ -98,7 +103,7 @@ def scope_lines(scope: Scope) -> list[Message]:
     lines += [
         _(
             "{database}: {people} people, {records} records",
-            database=_database_title(count.database),
+            database=_database_title(count.database, databases),
             people=count.subjects,
             records=sum(count.records.values()),
         )
@@ -116,29 +121,35 @@ def scope_lines(scope: Scope) -> list[Message]:
     )
     if scope.first and scope.last:
         lines.append(_("Records from {first} to {last}", first=scope.first, last=scope.last))
-    return [*lines, *scope_notes(scope)]
+    return [*lines, *scope_notes(scope, databases)]
 
 
-def scope_notes(scope: Scope) -> list[Message]:
+def scope_notes(scope: Scope, databases: Mapping[str, MappedDatabase]) -> list[Message]:
     """Return display texts about the criteria of a scope and the affected types of information.
 
     The texts also contain warnings about the counts.
 
     Args:
         scope: scope of an incident.
+        databases: mapped databases by name, whose titles the texts contain.
     """
     types = category_names(scope.categories)
     is_drill = any(count.database == DRILL_DATABASE for count in scope.counted)
-    selection_lines = [] if is_drill else [selection_text(scope.selection)]
+    selection_lines = [] if is_drill else [selection_text(scope.selection, databases)]
     type_lines = [_("Types of information: {types}", types=listed(types))] if types else []
-    return [*selection_lines, *type_lines, *_warnings(scope)]
+    return [*selection_lines, *type_lines, *_warnings(scope, databases)]
 
 
-def scope_table(scope: Scope) -> Table:
-    """Return a table with the number of affected people and records in each database."""
+def scope_table(scope: Scope, databases: Mapping[str, MappedDatabase]) -> Table:
+    """Return a table with the number of affected people and records in each database.
+
+    Args:
+        scope: scope of an incident.
+        databases: mapped databases by name, whose titles the table contains.
+    """
     rows: list[tuple[Message, DatabaseCount | None]] = [
-        *((_database_title(count.database), count) for count in scope.counted),
-        *((verbatim(unknown.database), None) for unknown in scope.unknown),
+        *((_database_title(count.database, databases), count) for count in scope.counted),
+        *((_database_title(unknown.database, databases), None) for unknown in scope.unknown),
     ]
     return table_of(
         _(
@@ -163,23 +174,27 @@ def scope_table(scope: Scope) -> Table:
     )
 
 
-def _database_title(database: str) -> Message:
-    return _("scenario of the drill") if database == DRILL_DATABASE else verbatim(database)
+def _database_title(name: str, databases: Mapping[str, MappedDatabase]) -> Message:
+    if name == DRILL_DATABASE:
+        return _("scenario of the drill")
+    return databases[name].title if name in databases else verbatim(name)
 
 
-def _warnings(scope: Scope) -> list[Message]:
+def _warnings(scope: Scope, databases: Mapping[str, MappedDatabase]) -> list[Message]:
     selection = scope.selection
     has_window = bool(selection.since or selection.until) and not selection.uses_log
     return [
         warning
         for count in scope.counted
-        for warning in _database_warnings(count, has_window=has_window)
+        for warning in _database_warnings(count, databases, has_window=has_window)
     ]
 
 
-def _database_warnings(count: DatabaseCount, *, has_window: bool) -> Iterator[Message]:
-    name = count.database
-    if count.everything and name != DRILL_DATABASE:
+def _database_warnings(
+    count: DatabaseCount, databases: Mapping[str, MappedDatabase], *, has_window: bool
+) -> Iterator[Message]:
+    name = _database_title(count.database, databases)
+    if count.everything and count.database != DRILL_DATABASE:
         yield _(
             "{database}: the form does not restrict the scope, so all records of the "
             "database are counted as affected.",
@@ -211,7 +226,10 @@ def _database_warnings(count: DatabaseCount, *, has_window: bool) -> Iterator[Me
             "{database}: records of {collections} have no time or department by which the "
             "scope could be restricted, so all of them are counted as affected.",
             database=name,
-            collections=listed(count.not_narrowed),
+            collections=listed(
+                collection_title(f"{count.database}.{collection}", databases)
+                for collection in count.not_narrowed
+            ),
         )
     if count.undated and has_window:
         yield _(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +12,8 @@ from include.approvals.reasons import REDACTED, has_personal_number
 from include.frozen import StrictModel
 from include.holds.keys import refuse_personal_key
 from include.incident.rules import IncidentRules, ScopeRule
-from include.messages import Message, _, listed
+from include.messages import Message, _, listed, verbatim
+from include.policy.datamap import MappedDatabase
 from include.services.errors import UsageError
 
 MAX_KEYS = 100_000
@@ -278,15 +279,20 @@ def _character_faults(selection: Selection) -> Iterator[str]:
 NAMES_SHOWN = 20  # accounts or departments shown by name; the rest is a number
 
 
-def selection_text(selection: Selection) -> Message:
+def selection_text(selection: Selection, databases: Mapping[str, MappedDatabase]) -> Message:
     """Return the entered criteria as a single line of text for forms and reports.
 
     Args:
         selection: criteria that `check_selection` returned.
+        databases: mapped databases by name, whose titles the text contains.
     """
-    parts = [_("systems: {names}", names=_names(selection.databases))]
+    systems = [
+        databases[name].title if name in databases else _name(name) for name in selection.databases
+    ]
+    parts = [_("systems: {names}", names=listed(systems, NAMES_SHOWN))]
     if selection.collections:
-        parts.append(_("tables: {names}", names=_names(selection.collections)))
+        tables = [collection_title(label, databases) for label in selection.collections]
+        parts.append(_("tables: {names}", names=listed(tables, NAMES_SHOWN)))
     if selection.since is not None:
         parts.append(_("records from {moment} on", moment=selection.since))
     if selection.until is not None:
@@ -311,5 +317,23 @@ def selection_text(selection: Selection) -> Message:
     return _("Entered scope: {scope}", scope=listed(parts))
 
 
+def collection_title(label: str, databases: Mapping[str, MappedDatabase]) -> Message:
+    """Return the title of a collection, or its name if no data map contains it.
+
+    Args:
+        label: names of the database and of the collection, separated by a dot.
+        databases: mapped databases by name.
+    """
+    for name, database in databases.items():
+        collection = label.removeprefix(f"{name}.")
+        if collection != label and not database.is_faulty and collection in database.collections:
+            return database.collections[collection].title
+    return _name(label)
+
+
+def _name(entered_name: str) -> Message:
+    return verbatim(REDACTED if has_personal_number(entered_name) else entered_name)
+
+
 def _names(values: Iterable[str]) -> Message:
-    return listed([REDACTED if has_personal_number(name) else name for name in values], NAMES_SHOWN)
+    return listed([_name(name) for name in values], NAMES_SHOWN)

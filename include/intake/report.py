@@ -12,7 +12,7 @@ from include.evidence.model import Approval, Finding, Metric, Outcome
 from include.intake.incoming import CLAUSE
 from include.intake.review import CHECK, FIND, REVIEW, BatchCheck, Review
 from include.intake.settle import SETTLE, VERIFY, Settlement, Verification
-from include.messages import Message, _, listed
+from include.messages import Message, _, entered, listed
 from include.reports.conclusion import Conclusion, missing_record
 from include.reports.model import (
     Bar,
@@ -288,7 +288,11 @@ def _decisions(results: _Results) -> Section:
             (_("Decided by"), "code", lambda row: row[1].decided_by if row[1] else None),
             (_("Decided"), "datetime", lambda row: row[1].decided_at if row[1] else None),
             (_("Waiting time"), "duration", lambda row: results.waited(row[0])),
-            (_("Reason"), "text", lambda row: row[1].reason or "—" if row[1] else None),
+            (
+                _("Reason"),
+                "text",
+                lambda row: entered(row[1].reason or "—") if row[1] else None,
+            ),
         ],
     )
     return Section(heading=_("Decisions"), blocks=[table])

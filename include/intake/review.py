@@ -110,6 +110,9 @@ def find_batches(tables: Sequence[IncomingTable], findings: StepFindings) -> Wai
     rows = unfit = 0
     for table in tables:
         incoming = table.incoming
+        findings.subject_titles[incoming.rule.id] = incoming.database.collection_title(
+            incoming.rule.collection
+        )
         with table.snapshot() as connection:
             waiting = batches.find_pending(connection, incoming, table.clock.now())
         max_batches = incoming.rule.most_batches
@@ -169,7 +172,7 @@ def _report_unfit(
                 "{count} pending records of {collection} have no valid batch name, so they cannot "
                 "be reviewed.",
                 count=waiting.unnamed,
-                collection=incoming.rule.collection,
+                collection=incoming.collection.title,
             ),
             _("Have the records entered again in a batch with a valid name."),
             subject=incoming.rule.id,
@@ -185,7 +188,7 @@ def _report_unfit(
                 "{count} batches of {collection} have a phone or ID number in their name, so they "
                 "were not submitted for review.",
                 count=waiting.personal,
-                collection=incoming.rule.collection,
+                collection=incoming.collection.title,
             ),
             _(
                 "Have the batches renamed. Otherwise the evidence would contain the phone or ID "

@@ -184,7 +184,7 @@ def _obligations_table(partners: Sequence[CheckedPartner]) -> Table:
         _("Agreements and security review of each partner"),
         partners,
         [
-            (_("Partner"), "code", lambda partner: partner.partner),
+            (_("Partner number"), "code", lambda partner: partner.partner),
             (_("Company"), "text", lambda partner: partner.name),
             (
                 _("Tier"),
@@ -239,7 +239,7 @@ def _open_reviews_table(reviews: Sequence[OpenReview]) -> Table:
         reviews,
         [
             (_("Review no."), "number", lambda review: review.id),
-            (_("Partner"), "code", lambda review: review.partner),
+            (_("Partner number"), "code", lambda review: review.partner),
             (_("Company"), "text", lambda review: review.name),
             (
                 _("Reason for the review"),
@@ -271,7 +271,7 @@ def _sub_processors_table(sub_processors: Sequence[NamedSubProcessor]) -> Table:
         _("Sub-processors"),
         sub_processors,
         [
-            (_("Partner"), "code", lambda company: company.partner),
+            (_("Partner number"), "code", lambda company: company.partner),
             (_("Sub-processor"), "text", lambda company: company.name),
             (_("Country or region"), "text", lambda company: company.country),
             (

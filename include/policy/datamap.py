@@ -13,9 +13,9 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field
 
-from include.messages import Message
+from include.messages import Message, _, verbatim
 from include.policy.problems import PackError, PackProblem
-from include.policy.rules import Name, Positive, Rule, Text, Texts
+from include.policy.rules import Name, Positive, Rule, Text, Texts, translated_message
 
 META_KEY = "parcelseal"
 """ParcelSeal's key inside a fideslang Dataset's ``meta``."""
@@ -37,6 +37,9 @@ class CollectionMeta(Rule):
     """Settings of one collection. They override the settings of its database.
 
     Attributes:
+        title: Display name of the collection in each language; default: its name in the data map.
+        field_titles: Display names of fields in each language, by name of the field; default: the
+            name of the field. A key inside a JSON column is written with dots.
         schema_name: PostgreSQL schema of the table.
         table: Name of the table in PostgreSQL, if it differs from the name of the collection.
         data_class: Confidentiality class of the data, as the company names it.
@@ -44,6 +47,8 @@ class CollectionMeta(Rule):
         owner: Person or role that is responsible for the data.
     """
 
+    title: Texts | None = None
+    field_titles: Mapping[Name, Texts] = {}
     schema_name: Annotated[Name | None, Field(alias="schema")] = None
     table: Name | None = None
     data_class: Annotated[Text | None, Field(alias="class")] = None
@@ -126,6 +131,7 @@ class MappedField(Rule):
             state it.
         references: references to and from other fields.
         fields: keys inside a JSON column, by name.
+        titles: language -> display name of the field; None if the data map states none.
     """
 
     name: str
@@ -138,6 +144,12 @@ class MappedField(Rule):
     identity: str | None = None
     references: tuple[Reference, ...] = ()
     fields: Mapping[str, MappedField] = {}
+    titles: Texts | None = None
+
+    @property
+    def title(self) -> Message:
+        """Return the display name of the field, or its name if the data map states none."""
+        return _title(self.name, self.titles)
 
     @property
     def is_personal(self) -> bool:
@@ -164,6 +176,7 @@ class MappedCollection(Rule):
         owner: person or role that is responsible for the data.
         description: description in the data map.
         fields: columns by name, in the order of the data map.
+        titles: language -> display name of the collection; None if the data map states none.
     """
 
     name: str
@@ -174,6 +187,21 @@ class MappedCollection(Rule):
     owner: str | None = None
     description: str | None = None
     fields: Mapping[str, MappedField]
+    titles: Texts | None = None
+
+    @property
+    def title(self) -> Message:
+        """Return the display name of the collection, or its name if the data map states none."""
+        return _title(self.name, self.titles)
+
+    def field_title(self, name: str) -> Message:
+        """Return the display name of a column, or its name if the data map states none.
+
+        Args:
+            name: name of the column. A name that is not mapped is returned unchanged.
+        """
+        field = self.fields.get(name)
+        return field.title if field else verbatim(name)
 
     @property
     def unconfirmed(self) -> tuple[str, ...]:
@@ -250,6 +278,32 @@ class MappedDatabase(DatabaseFacts):
 
     collections: Mapping[str, MappedCollection]
 
+    def collection_title(self, name: str) -> Message:
+        """Return the titles of a collection and of the database: "Customers (Courier operations)".
+
+        Args:
+            name: name of the collection. If the data map has problems or does not contain the
+                collection, the text contains this name instead of a title.
+        """
+        collection = None if self.is_faulty else self.collections.get(name)
+        return _(
+            "{collection} ({database})",
+            collection=collection.title if collection else name,
+            database=self.title,
+        )
+
+    def table_title(self, label: str) -> Message:
+        """Return the display name of a table for findings about the schema.
+
+        Args:
+            label: database, PostgreSQL schema and table, separated by dots. For a table that is not
+                in the data map, the title of the database is returned.
+        """
+        for collection in self.collections.values():
+            if label == f"{self.name}.{collection.schema_name}.{collection.table}":
+                return self.collection_title(collection.name)
+        return self.title
+
     @property
     def is_faulty(self) -> bool:
         """Return whether the data map of this database has problems.
@@ -306,6 +360,10 @@ class FaultyCollections(LazyMapping[MappedCollection]):
 
     def _refuse(self, _name: str) -> MappedCollection:
         raise self._error
+
+
+def _title(name: str, titles: Texts | None) -> Message:
+    return translated_message(titles) if titles else verbatim(name)
 
 
 def _unconfirmed(fields: Mapping[str, MappedField], prefix: str) -> Iterator[str]:

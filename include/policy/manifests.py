@@ -422,10 +422,17 @@ def _check_exceptions(
     entry: _DatasetEntry, own_keys: dict[str, Any], base: Loc, datamap: DataMap
 ) -> None:
     exceptions = own_keys.get("collections")
-    for name in exceptions if isinstance(exceptions, dict) else ():
+    for name, keys in exceptions.items() if isinstance(exceptions, dict) else ():
         if not datamap.inventory.has_collection(entry.name, name):
             message = "the database has no such collection"
             datamap.problems.append(entry.document.problem((*base, "collections", name), message))
+            continue
+        titles = keys.get("field_titles") if isinstance(keys, dict) else None
+        for field_name in titles if isinstance(titles, dict) else ():
+            if not datamap.inventory.has_field(entry.name, name, field_name):
+                loc = (*base, "collections", name, "field_titles", field_name)
+                message = f"collection {name!r} has no field {field_name!r}"
+                datamap.problems.append(entry.document.problem(loc, message))
 
 
 def _check_unconfirmed(

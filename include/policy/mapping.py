@@ -5,9 +5,9 @@ The module also contains the models with which pack files name groups of staff a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import BeforeValidator
 
@@ -20,7 +20,7 @@ from include.policy.datamap import (
     MappedField,
     Reference,
 )
-from include.policy.rules import Name, Rule, Sql, Targets, Text, translated_message
+from include.policy.rules import Name, Rule, Sql, Targets, Text, Texts, translated_message
 
 if TYPE_CHECKING:
     from fideslang.models import Dataset, DatasetCollection, DatasetField
@@ -181,6 +181,18 @@ def table_of(collection: str, meta: DatabaseMeta) -> tuple[str, str]:
     return meta.schema_name, collection
 
 
+class FieldExceptions(NamedTuple):
+    """ParcelSeal's keys about the fields of one collection, by path of the field.
+
+    Attributes:
+        unconfirmed: paths of fields whose data categories are not confirmed.
+        titles: path of a field -> language -> display name.
+    """
+
+    unconfirmed: frozenset[str]
+    titles: Mapping[str, Texts]
+
+
 def mapped_database(
     dataset: Dataset,
     raw: dict[str, Any],
@@ -245,7 +257,10 @@ def _collection(
     schema, table = table_of(collection.name, meta)
     exceptions = meta.collections.get(collection.name)
     by_name = {field.name: field for field in collection.fields}
-    unconfirmed = frozenset(meta.unconfirmed.get(collection.name, ()))
+    exceptions_by_path = FieldExceptions(
+        frozenset(meta.unconfirmed.get(collection.name, ())),
+        exceptions.field_titles if exceptions else {},
+    )
     return MappedCollection(
         name=collection.name,
         schema_name=schema,
@@ -256,10 +271,11 @@ def _collection(
         description=collection.description,
         fields={
             field["name"]: _field(
-                by_name[field["name"]], (dataset, collection), inventory, unconfirmed
+                by_name[field["name"]], (dataset, collection), inventory, exceptions_by_path
             )
             for field in raw["fields"]
         },
+        titles=exceptions.title if exceptions else None,
     )
 
 
@@ -267,7 +283,7 @@ def _field(
     field: DatasetField,
     parents: tuple[Dataset | DatasetCollection | DatasetField, ...],
     inventory: Inventory,
-    unconfirmed: frozenset[str],
+    exceptions: FieldExceptions,
     prefix: str = "",
 ) -> MappedField:
     """Convert a field of a Dataset to a mapped field.
@@ -281,7 +297,7 @@ def _field(
         field: the field.
         parents: Dataset, collection and fields that contain the field, outermost first.
         inventory: names in all data maps.
-        unconfirmed: paths of fields whose data categories are not confirmed.
+        exceptions: ParcelSeal's keys about fields of the collection.
         prefix: path of the containing field, followed by a dot; empty for a column.
     """
     chain = (*parents, field)
@@ -294,7 +310,7 @@ def _field(
         subjects=next(
             (tuple(part.data_subjects) for part in reversed(chain) if part.data_subjects), ()
         ),
-        is_confirmed=path not in unconfirmed,
+        is_confirmed=path not in exceptions.unconfirmed,
         primary_key=bool(meta and meta.primary_key),
         data_type=meta.data_type if meta else None,
         identity=meta.identity if meta else None,
@@ -303,9 +319,10 @@ def _field(
             for ref in (meta and meta.references) or ()
         ),
         fields={
-            inner.name: _field(inner, chain, inventory, unconfirmed, f"{path}.")
+            inner.name: _field(inner, chain, inventory, exceptions, f"{path}.")
             for inner in field.fields or ()
         },
+        titles=exceptions.titles.get(path),
     )
 
 

@@ -72,9 +72,9 @@ def add_over_collection_checks(
     for database in {name for name, _collection, _field in needed} & set(databases):
         for collection in databases[database].collections.values():
             unneeded = tuple(
-                _over_collection_check(path)
-                for field in collection.fields.values()
-                for path in _unneeded_paths(field, (), needed, (database, collection.name))
+                _over_collection_check(path, field)
+                for column in collection.fields.values()
+                for path, field in _unneeded_paths(column, (), needed, (database, collection.name))
             )
             if unneeded:
                 key = (database, collection.name, False)
@@ -98,8 +98,8 @@ def _unneeded_paths(
     parent_path: tuple[str, ...],
     needed: Container[tuple[str, str, str]],
     collection: tuple[str, str],
-) -> Iterator[tuple[str, ...]]:
-    """Yield the path of each personal field that no purpose needs, in a column or JSON key.
+) -> Iterator[tuple[tuple[str, ...], MappedField]]:
+    """Yield each personal field that no purpose needs, in a column or JSON key, with its path.
 
     A purpose needs the fields that it lists, and all fields inside them. The fields inside a
     yielded field are not yielded.
@@ -114,25 +114,26 @@ def _unneeded_paths(
     if (*collection, ".".join(path)) in needed:
         return
     if field.is_personal:
-        yield path
+        yield path, field
         return
     for inner in field.fields.values():
         yield from _unneeded_paths(inner, path, needed, collection)
 
 
-def _over_collection_check(path: tuple[str, ...]) -> Unneeded:
-    field = ".".join(path)
-    name = field
-    if not _PLAIN.fullmatch(field):  # a digest keeps ids of names in other scripts unique
-        name = f"{''.join(_PLAIN.findall(field))}.{sha256(field.encode()).hexdigest()[:8]}"
+def _over_collection_check(path: tuple[str, ...], field: MappedField) -> Unneeded:
+    dotted = ".".join(path)
+    name = dotted
+    if not _PLAIN.fullmatch(dotted):  # a digest keeps ids of names in other scripts unique
+        name = f"{''.join(_PLAIN.findall(dotted))}.{sha256(dotted.encode()).hexdigest()[:8]}"
+    titles = field.titles or {}
     return Unneeded(
         id=f"over_collected_{name}",
         kwargs=Uncollected(column=path[0], path=path[1:]),
         severity="fail",
         clause="4.1",
         title={
-            "en": f"The field {field}, which no purpose needs, is empty",
-            "zh-CN": f"字段 {field} 不属于任何处理目的，应为空",
+            "en": f"The field {titles.get('en', dotted)}, which no purpose needs, is empty",
+            "zh-CN": f"{titles.get('zh-CN', f'字段 {dotted} ')}不属于任何处理目的，应为空",
         },
         type="expect_column_values_to_not_be_collected",
     )

@@ -69,9 +69,12 @@ class SqlClock(Rule):
     Attributes:
         sql: SQL expression over the record ``t`` that returns a date or timestamp. The retention
             period has not begun if the result is null.
+        title: Name of the date in reports, such as "the closing of the account". Default: "the
+            date that the retention schedule defines for this record class".
     """
 
     sql: Sql
+    title: Texts | None = None
 
 
 Clock = Annotated[

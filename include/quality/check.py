@@ -108,6 +108,9 @@ def check_database(
         for other in run.pack.databases.values()
         if other.connection == database.connection and not other.is_faulty
     ]
+    findings.subject_titles |= {
+        f"{database.name}.{name}": database.collection_title(name) for name in database.collections
+    }
     checks: list[RuleCheck] = []
     history_rows: list[RuleCheck] = []
     summaries: list[CheckedCollection] = []
@@ -116,7 +119,7 @@ def check_database(
     with snapshot(address) as view, run.state.connect() as conn:
         live = read_schema(view.connection)
         drifts = find_drift(live, database, others)
-        findings.findings += drift_findings(drifts)
+        findings.findings += drift_findings(drifts, database)
         undeclared = sum(change.kind in UNDECLARED for change in drifts)
         mapped_objects = json_keys.mapped_objects(live, database)
         clean_objects: list[json_keys.MappedObject] = []  # examined together with the records
@@ -148,7 +151,7 @@ def check_database(
             summaries.append(checking.summary())
         unexamined = [mapped for mapped in mapped_objects if mapped not in clean_objects]
         unknown = json_keys.undeclared_keys(view.connection, database.name, unexamined)
-        findings.findings += json_keys.findings(unknown)
+        findings.findings += json_keys.findings(unknown, database)
         undeclared += sum(member.keys for member in unknown)
         examined_all = not any(member.sqlstate for member in unknown)
         collections = {suite.collection for suite in suites}

@@ -18,7 +18,7 @@ from include.evidence.step_findings import StepFindings
 from include.expectations.broken import Key
 from include.expectations.check import MOST_NAMED, Check, CheckFault, RuleResult, Snapshot, fault_of
 from include.expectations.conditions import RECORD, Condition, Records, quoted
-from include.messages import Message, _, verbatim
+from include.messages import Message, _
 from include.policy.datamap import MappedCollection, MappedDatabase
 from include.policy.expectations import Expectation, Suite
 from include.quality import history
@@ -518,7 +518,7 @@ class CollectionCheck:
         figures = Figures(rows, broken, listed is not None, self.rows == 0, by_last_full)
         subject = f"{self._subject}.{rule.id}"
         # The message contains the title of the rule.
-        self.findings.subject_titles[subject] = verbatim(self._subject)
+        self.findings.subject_titles[subject] = self.database.collection_title(self.collection.name)
         outcome = judge(self.findings, subject, rule, figures, result.fault)
         self.outcomes.append((figures, outcome))
         self.checks.append(

@@ -34,31 +34,38 @@ from include.workflow.run_context import RunContext
 from include.workflow.run_records import RunRecords
 
 
-def rows_note(collections: Sequence[CheckedCollection]) -> Message:
+def rows_note(collections: Sequence[tuple[CheckedCollection, Message]]) -> Message:
     """Return the note below a key figure, such as "of 100 records".
 
     The note states the sum of the record counts of all collections. It names the collections whose
     records could not be counted.
+
+    Args:
+        collections: results of the collections, with the title of each collection.
     """
-    count = sum(collection.rows or 0 for collection in collections)
-    if unknown := [collection.collection for collection in collections if collection.rows is None]:
+    count = sum(collection.rows or 0 for collection, _title in collections)
+    if unknown := [title for collection, title in collections if collection.rows is None]:
         names = listed(unknown)
         return _(
             "of {count} records; the records of these collections could not be counted: {names}",
             count=count,
             names=names,
         )
-    if all(collection.whole for collection in collections):
+    if all(collection.whole for collection, _title in collections):
         return _("of {count} records", count=count)
     return _("of {count} records that the last full check counted", count=count)
 
 
-def examined_title(collection: CheckedCollection) -> Message:
+def examined_title(collection: CheckedCollection, name: Message) -> Message:
     """Return the title of a collection's table in the report.
 
     The title states how many records were examined, and why a full check examined all of them.
+
+    Args:
+        collection: result of the collection.
+        name: title of the collection.
     """
-    name, rows, examined = collection.collection, collection.rows, collection.looked_at
+    rows, examined = collection.rows, collection.looked_at
     if rows is None or (collection.whole and rows and not examined):
         return _("{collection}: not examined", collection=name)
     if collection.whole and collection.whole_because is None:
@@ -79,10 +86,14 @@ def examined_title(collection: CheckedCollection) -> Message:
     )
 
 
-def unseen_changes(collection: CheckedCollection) -> list[Block]:
+def unseen_changes(collection: CheckedCollection, title: Message) -> list[Block]:
     """Return report blocks that list which changes an incremental check cannot detect.
 
     Return an empty list for a full check.
+
+    Args:
+        collection: result of the collection.
+        title: title of the collection.
     """
     incremental = collection.incremental
     if incremental is None:
@@ -136,7 +147,7 @@ def unseen_changes(collection: CheckedCollection) -> list[Block]:
                 "This check of {collection} was incremental: it examined changed records only. "
                 "The last full check was on {full}; the next full check is due on {due}. Until "
                 "then, checks do not detect:",
-                collection=collection.collection,
+                collection=title,
                 full=incremental.full_at.date(),
                 due=incremental.full_due.date(),
             )
@@ -220,7 +231,13 @@ def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
             for name, figure in _INDICATORS.items()
         ],
         facts=_facts(
-            steps, [collection for check in checks.values() for collection in check.collections]
+            steps,
+            [
+                (collection, _collection_title(database, collection))
+                for database in databases
+                if database.name in checks
+                for collection in checks[database.name].collections
+            ],
         ),
         sections=[
             *(
@@ -309,7 +326,8 @@ def _summary(outcome: Outcome, *, missing: bool) -> Message:
 
 
 def _facts(
-    steps: Sequence[StepRecord | None], collections: Sequence[CheckedCollection]
+    steps: Sequence[StepRecord | None],
+    collections: Sequence[tuple[CheckedCollection, Message]],
 ) -> list[Fact]:
     unmet, unchecked = (
         _sum(steps, "quality.rules_broken"),
@@ -327,7 +345,9 @@ def _facts(
         ),
         Fact(
             label=_("Records examined"),
-            value=sum(collection.looked_at for collection in collections) if collections else None,
+            value=sum(collection.looked_at for collection, _title in collections)
+            if collections
+            else None,
             unit="rows",
             note=rows_note(collections),
         ),
@@ -338,7 +358,9 @@ def _facts(
         ),
         Fact(
             label=_("Corrected or deleted records"),
-            value=sum(collection.resolved for collection in collections) if collections else None,
+            value=sum(collection.resolved for collection, _title in collections)
+            if collections
+            else None,
             unit="rows",
         ),
         Fact(
@@ -368,15 +390,16 @@ def _database(
                     "their records were not checked: {names}.",
                     count=len(left),
                     total=len(database.collections),
-                    names=listed(left),
+                    names=listed(database.collections[name].title for name in left),
                 )
             )
         )
     for collection in check.collections:
-        blocks.append(_rules_table(collection, rules))
-        blocks += unseen_changes(collection)
+        title = _collection_title(database, collection)
+        blocks.append(_rules_table(collection, title, rules))
+        blocks += unseen_changes(collection, title)
         if collection.parts:
-            blocks.append(_parts_chart(collection))
+            blocks.append(_parts_chart(collection, title))
     blocks.append(
         TrendChart(
             caption=_("Breaches in {name} over the last checks", name=database.title),
@@ -386,14 +409,20 @@ def _database(
     return Section(heading=heading, blocks=blocks)
 
 
+def _collection_title(database: MappedDatabase, collection: CheckedCollection) -> Message:
+    """Return the title of a checked collection; its name if the data map no longer contains it."""
+    mapped = database.collections.get(collection.collection)
+    return mapped.title if mapped else verbatim(collection.collection)
+
+
 def _rules_table(
-    collection: CheckedCollection, rules: Mapping[tuple[str, str], Expectation]
+    collection: CheckedCollection, title: Message, rules: Mapping[tuple[str, str], Expectation]
 ) -> Table:
     results = [
         (figures, rules.get((collection.collection, figures.rule))) for figures in collection.rules
     ]
     return table_of(
-        examined_title(collection),
+        examined_title(collection, title),
         results,
         [
             (
@@ -401,7 +430,6 @@ def _rules_table(
                 "text",
                 lambda row: row[1].message if row[1] else verbatim(row[0].rule),
             ),
-            (_("Rule"), "code", lambda row: row[0].rule),
             (_("Clause"), "text", lambda row: row[1].clause if row[1] else ""),
             (
                 _("Examined"),
@@ -423,10 +451,10 @@ def _share(result: RuleFigures) -> float | None:
     return result.broken / result.rows if result.rows else 0.0
 
 
-def _parts_chart(collection: CheckedCollection) -> BarChart:
+def _parts_chart(collection: CheckedCollection, title: Message) -> BarChart:
     largest, rest = collection.parts[:MOST_PARTS], collection.parts[MOST_PARTS:]
     return BarChart(
-        caption=_("Broken records of {collection} by department", collection=collection.collection),
+        caption=_("Broken records of {collection} by department", collection=title),
         category=_("Department"),
         unit="rows",
         bars=[

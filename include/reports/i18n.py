@@ -114,8 +114,19 @@ def warm() -> None:
         _read = parsed.number_symbols, parsed.datetime_formats
 
 
+_EDGE = "\x00"  # marks both ends of a value; texts to join contain no control characters
+_CHINESE = "[\u4e00-\u9fff《》（）“”、，。：；]"
+_SPACE_IN_CHINESE = re.compile(
+    f"(?<={_CHINESE}) (?={_EDGE}{_CHINESE})|(?<={_CHINESE}{_EDGE}) (?={_CHINESE})"
+)
+
+
 class _Sentence(string.Formatter):
     """A formatter like ``str.format`` that supports only ``{name}`` and ``{name:kind}`` fields.
+
+    Chinese has no spaces between words. A Chinese translation has a space on each side of a field,
+    because the value may be a number or a Latin name; if the value is Chinese, the formatter
+    removes these spaces. It removes no spaces inside a value.
 
     Any other field, and a field without a value, is displayed as its name in braces. A faulty
     message therefore does not prevent the report from being written.
@@ -133,7 +144,11 @@ class _Sentence(string.Formatter):
     def format_field(self, value: Any, format_spec: str) -> str:
         if isinstance(value, _Missing):
             return f"{{{value.name}}}"
-        return self._translator.value(value, format_spec)
+        return f"{_EDGE}{self._translator.value(value, format_spec)}{_EDGE}"
+
+    def vformat(self, format_string: str, args: Any, kwargs: Any) -> str:
+        text = super().vformat(format_string, args, kwargs)
+        return _SPACE_IN_CHINESE.sub("", text).replace(_EDGE, "")
 
 
 class _Missing:
@@ -171,13 +186,13 @@ class Translator:
         the value decides the format.
         """
         own_translation = message.translations.get(language_tag(self.locale))
-        template = own_translation or self.gettext(message.text)
+        template = visible(own_translation or self.gettext(message.text))
         if not message.values and "{" not in template and "}" not in template:
-            return visible(template)
+            return template
         try:
-            return visible(self._sentence.vformat(template, (), dict(message.values)))
+            return self._sentence.vformat(template, (), dict(message.values))
         except ValueError:  # the text has a single brace: show it unchanged
-            return visible(template)
+            return template
 
     def finding(self, finding: Finding) -> str:
         """Return the subject and the message of a finding as one text: "subject: message"."""

@@ -44,12 +44,14 @@ class RetentionDatabase:
         return self.run.pack.retention_of(self.name)
 
     @property
-    def class_titles(self) -> dict[str, Message]:
-        """The titles of the record classes, by name of the record class.
+    def subject_titles(self) -> dict[str, Message]:
+        """The titles of the record classes and collections, by name.
 
-        Record classes without a title are left out.
+        If a record class and a collection have the same name, the title is that of the record
+        class. Record classes without a title are left out.
         """
-        return {
+        collections = {} if self.mapped.is_faulty else self.mapped.collections
+        return {collection.name: collection.title for collection in collections.values()} | {
             rule.record_class: translated_message(rule.title) for rule in self.rules if rule.title
         }
 

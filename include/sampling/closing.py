@@ -425,13 +425,11 @@ def _deviation_message(paper: Paper, deviation: Deviation) -> Message:
 def _report_verdict(
     findings: StepFindings, rules: AuditRules, paper: Paper, verdict: Verdict
 ) -> None:
+    findings.subject_titles[verdict.population] = paper.title
     if rules.find(verdict.population) is None:
         findings.warn(
             "sampling.population_gone",
-            _(
-                "{population}: the population was removed from the audit rules after the draw.",
-                population=paper.title,
-            ),
+            _("The population was removed from the audit rules after the draw."),
             _(
                 "Name an owner for the deviations of this population. Until then, the management "
                 "owns the findings about these deviations."
@@ -446,9 +444,8 @@ def _report_verdict(
         findings.warn(
             "sampling.untested",
             _(
-                "{population}: no question applies to {count} of {items} sample items, so "
-                "these items were not tested.",
-                population=paper.title,
+                "No question applies to {count} of {items} sample items, so these items were "
+                "not tested.",
                 count=verdict.untested,
                 items=verdict.items,
             ),
@@ -467,9 +464,8 @@ def _report_verdict(
         findings.warn(
             "sampling.question_untested",
             _(
-                "{population}: these questions applied to no sample item, so the audit has no "
-                "evidence for them: {questions}",
-                population=paper.title,
+                "These questions applied to no sample item, so the audit has no evidence for "
+                "them: {questions}",
                 questions=listed(
                     [
                         attribute.question
@@ -492,10 +488,9 @@ def _report_verdict(
         findings.fail(
             "sampling.not_accepted",
             _(
-                "{population}: not accepted. {deviating} of {items} sample items deviate; the "
-                "sampling plan accepts at most {acceptable}. According to the sample, up to "
+                "The population is not accepted. {deviating} of {items} sample items deviate; "
+                "the sampling plan accepts at most {acceptable}. According to the sample, up to "
                 "{limit}% of the population may deviate.",
-                population=paper.title,
                 deviating=verdict.deviating,
                 items=verdict.items,
                 acceptable=verdict.acceptable,
@@ -511,8 +506,7 @@ def _report_verdict(
         findings.warn(
             "sampling.deviations",
             _(
-                "{population}: {deviating} of {items} sample items deviate.",
-                population=paper.title,
+                "{deviating} of {items} sample items deviate.",
                 deviating=verdict.deviating,
                 items=verdict.items,
             ),

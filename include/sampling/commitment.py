@@ -339,7 +339,7 @@ def commitment_conclusion(commitment: Commitment, sha256: str, rules: AuditRules
         sections=[
             Section(
                 heading=_("Frozen populations"),
-                blocks=[plans_table(commitment, rules), _frames(commitment)],
+                blocks=[plans_table(commitment, rules), _frames(commitment, rules)],
             ),
             Section(
                 heading=_("Random seed"),
@@ -359,12 +359,16 @@ def commitment_conclusion(commitment: Commitment, sha256: str, rules: AuditRules
     )
 
 
-def _frames(commitment: Commitment) -> Table:
+def _frames(commitment: Commitment, rules: AuditRules) -> Table:
     return table_of(
         _("Frozen sampling frames"),
         commitment.populations,
         [
-            (_("File"), "code", lambda population: population.file),
+            (
+                _("Population"),
+                "text",
+                lambda population: rules.population(population.population).message,
+            ),
             (_("Items"), "number", lambda population: population.items),
             (_("SHA-256"), "code", lambda population: population.sha256),
         ],

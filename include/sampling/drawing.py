@@ -25,7 +25,7 @@ from include.sampling.rules import (
     AuditRules,
     sample_file,
 )
-from include.sampling.samples import STAND_IN, Sample, Seed, sample
+from include.sampling.samples import Sample, Seed, sample
 from include.sampling.seed_entry import SEED
 from include.sampling.workpapers.writing import write
 from include.services.errors import ControlFailed
@@ -108,19 +108,19 @@ def draw(run: RunContext[AuditRules], findings: StepFindings) -> DrawnSamples:
                 "Use those samples.",
             )
         _issue_workpapers(conn, run, commitment, own, seed)
+    findings.subject_titles |= {name: run.rules.population(name).message for name in lost}
     for name, run_id in lost.items():  # no other run can draw the rest, so continue
         findings.fail(
             "sampling.drawn_meanwhile",
             _(
-                "{population}: the sample of the {quarter} was already drawn and remains valid.",
-                population=run.rules.population(name).message,
+                "The sample of the {quarter} was already drawn and remains valid.",
                 quarter=quarter_text(commitment.audit),
             ),
             _("Use the sample in the evidence bundle of the run that drew it."),
             subject=name,
             for_engineers=_("The run `{run}` drew the sample.", run=run_id),
         )
-    if seed.source.startswith(STAND_IN):
+    if seed.is_stand_in:
         findings.warn(
             "sampling.seed_stand_in",
             _(

@@ -105,6 +105,7 @@ def _report_overdue(
     late = [finding for finding in open_findings if finding.overdue(run.today)]
     for owner in sorted({finding.owner for finding in late}):
         numbers = [finding.id for finding in late if finding.owner == owner]
+        findings.subject_titles[owner] = owner_text(owner, run.roles)
         findings.fail(
             "sampling.findings_overdue",
             _(
@@ -202,11 +203,12 @@ def _report_populations_not_accepted(
         if (audit, name) in reported:
             continue
         population = rules.find(name)
+        if population:
+            findings.subject_titles[name] = population.message
         findings.fail(
             "sampling.still_not_accepted",
             _(
-                "{population}: not accepted in the {quarter}. Open findings: {count}.",
-                population=population.message if population else name,
+                "The population is not accepted in the {quarter}. Open findings: {count}.",
                 quarter=quarter_text(audit),
                 count=open_count,
             ),

@@ -27,7 +27,7 @@ from include.sampling.drawing import DRAW, NOTHING_DRAWN, SampleSize
 from include.sampling.freezing import COMMIT, FREEZE, POPULATIONS
 from include.sampling.quarter_texts import quarter_text
 from include.sampling.register import SeedRefusal
-from include.sampling.rules import CLAUSE, COMMITMENT_FILE, WORKPAPERS_FILE, AuditRules, sample_file
+from include.sampling.rules import CLAUSE, COMMITMENT_FILE, WORKPAPERS_FILE, AuditRules
 from include.sampling.samples import Seed, SeedRefusalCause, refusal_message
 from include.sampling.seed_entry import SEED
 from include.workflow.run_context import RunContext
@@ -111,6 +111,7 @@ def _commitment_changed() -> Finding:
     return failure_finding(
         code="sampling.commitment_changed",
         subject=COMMITMENT_FILE,
+        subject_title=_("Commitment"),
         message=_(
             "The commitment differs from the commitment that was sealed before the "
             "random seed was known."
@@ -135,15 +136,15 @@ def _frame_changes(
             code="sampling.frame_changed",
             subject=frame.population,
             message=_(
-                "{population}: the frozen sampling frame was changed or removed before "
-                "the evidence bundle was sealed.",
-                population=_title_of(frame.population, rules),
+                "The frozen sampling frame was changed or removed before the evidence bundle "
+                "was sealed."
             ),
             action=_(
                 "Find out who changed the sampling frame, and start a new run. The changed "
                 "file is in the evidence bundle."
             ),
             clause=CLAUSE,
+            subject_title=_title_of(frame.population, rules),
         )
         for frame in commitment.populations
         if frames.get(frame.file) != frame.sha256
@@ -243,7 +244,6 @@ def _sample_section(
                         "number",
                         lambda frame: samples[frame.population].rejected,
                     ),
-                    (_("File"), "code", lambda frame: sample_file(frame.population)),
                 ],
             ),
             Paragraph(
@@ -269,7 +269,12 @@ def _seed_section(
     if seed is not None:
         rows: list[tuple[Message, Cell]] = [
             (_("Random seed"), seed.seed),
-            (_("Place of publication"), seed.source),
+            (
+                _("Place of publication"),
+                _("none: a stand-in value for the sample company")
+                if seed.is_stand_in
+                else seed.source,
+            ),
             (_("Commitment sealed at"), seed.commitment.sealed_at),
             (_("Published at"), seed.published_at),
             (_("Entered"), seed.entered_at),
@@ -310,14 +315,14 @@ def _verification_section(commitment: Commitment) -> Section:
                     "Digest of the commitment, which the auditor noted before entering "
                     "the random seed"
                 ),
-                lines=[f"{hashlib.sha256(commitment.to_bytes()).hexdigest()}  {COMMITMENT_FILE}"],
+                lines=[hashlib.sha256(commitment.to_bytes()).hexdigest()],
             ),
             Code(
-                caption=_("Digests of the sampling frames in the commitment"),
+                caption=_("For engineers: digests of the sampling frames in the commitment"),
                 lines=[f"{frame.sha256}  {frame.file}" for frame in commitment.populations],
             ),
             Code(
-                caption=_("For data engineers: verification of the draw"),
+                caption=_("For engineers: verification of the draw"),
                 lines=["./parcelseal sampling verify BUNDLE"],
             ),
         ],
@@ -352,7 +357,7 @@ def _next_steps_section(due: date) -> Section:
                 ]
             ),
             Code(
-                caption=_("For data engineers: import of the completed workpapers"),
+                caption=_("For engineers: import of the completed workpapers"),
                 lines=[f"./parcelseal sampling return {WORKPAPERS_FILE} --by NAME"],
             ),
         ],

@@ -78,6 +78,11 @@ class Seed(FrozenModel):
     entered_at: AwareDatetime
     commitment: CommitmentLocation
 
+    @property
+    def is_stand_in(self) -> bool:
+        """Whether the seed replaces the announced source, as it does in the sample company."""
+        return self.source.startswith(STAND_IN)
+
     def to_bytes(self) -> bytes:
         """Return the bytes of the file ``seed.json``."""
         return (self.model_dump_json(indent=2) + "\n").encode()

@@ -7,29 +7,34 @@ from itertools import groupby
 
 from include.evidence.model import Finding
 from include.messages import Message, _, listed
+from include.policy.datamap import MappedDatabase
 from include.schema.drift import Drift, DriftKind
 
 COLLECTION_CLAUSE, STORAGE_CLAUSE = "4.1", "5.2"
-NAMED = 20  # columns that a finding names
+NAMED = 20  # columns in the text for engineers
 
 
-def findings(drifts: Iterable[Drift]) -> list[Finding]:
+def findings(drifts: Iterable[Drift], database: MappedDatabase) -> list[Finding]:
     """Return a finding for each combination of a table and a kind of difference.
 
-    A finding states the action to take. It names columns, but never quotes values of records.
+    A finding states the action to take. Its text for engineers contains names of tables and
+    columns, but never values of records.
+
+    Args:
+        drifts: differences between the live database and the data map.
+        database: the data map.
     """
 
     def group_key(difference: Drift) -> tuple[str, str]:
         return difference.label, difference.kind
 
     groups = groupby(sorted(drifts, key=group_key), key=group_key)
-    return [_finding(list(group)) for _key, group in groups]
+    return [_finding(list(group), database) for _key, group in groups]
 
 
-def _finding(group: list[Drift]) -> Finding:
+def _finding(group: list[Drift], database: MappedDatabase) -> Finding:
     first = group[0]
     declared = not first.kind.startswith("undeclared")
-    has_draft = first.kind in (DriftKind.UNDECLARED_TABLE, DriftKind.UNDECLARED_COLUMN)
     return Finding(
         code=f"schema.drift.{first.kind}",
         severity=first.severity,
@@ -37,8 +42,49 @@ def _finding(group: list[Drift]) -> Finding:
         message=_message(group),
         action=_action(first.kind),
         clause=STORAGE_CLAUSE if declared else COLLECTION_CLAUSE,
-        for_engineers=_DRAFT_COMMAND if has_draft else None,
+        for_engineers=_for_engineers(group),
+        subject_title=database.table_title(first.label),
     )
+
+
+def _for_engineers(group: list[Drift]) -> Message:
+    first, columns = group[0], [difference.column for difference in group]
+    match first.kind:
+        case DriftKind.UNDECLARED_SCHEMA | DriftKind.MISSING_TABLE:
+            return _table(first)
+        case DriftKind.UNDECLARED_TABLE:
+            return _("{table}. {command}", table=_table(first), command=_DRAFT_COMMAND)
+        case DriftKind.UNDECLARED_COLUMN:
+            return _(
+                "{table}; columns: {columns}. {command}",
+                table=_table(first),
+                columns=_names(columns),
+                command=_DRAFT_COMMAND,
+            )
+        case DriftKind.PRIMARY_KEY:
+            columns = [f"{first.mapped} -> {first.live}"]
+        case DriftKind.TYPE:
+            columns = [
+                f"{difference.column}: {difference.mapped} -> {difference.live}"
+                for difference in group
+            ]
+        case DriftKind.REFERENCE_WITHOUT_KEY:
+            columns = [f"{difference.column} -> {difference.mapped}" for difference in group]
+        case DriftKind.KEY_WITHOUT_REFERENCE:
+            columns = [f"{difference.column} -> {difference.live}" for difference in group]
+    return _("{table}; columns: {columns}", table=_table(first), columns=_names(columns))
+
+
+def _table(difference: Drift) -> Message:
+    return (
+        _("Table `{table}`", table=difference.label)
+        if difference.table
+        else _("Schema `{schema}`", schema=difference.label)
+    )
+
+
+def _names(columns: Iterable[str]) -> Message:
+    return listed((f"`{column}`" for column in columns), NAMED)
 
 
 _DRAFT_COMMAND = _("`./parcelseal config map` writes a draft of the entries for the data map.")
@@ -56,60 +102,32 @@ def _message(group: list[Drift]) -> Message:
             )
         case DriftKind.UNDECLARED_COLUMN:
             return _(
-                "The database has {count} columns that are not in the data map: {columns}.",
-                count=len(group),
-                columns=listed((difference.column for difference in group), NAMED),
+                "The table has {count} columns that are not in the data map.", count=len(group)
             )
         case DriftKind.MISSING_TABLE:
             return _("The data map has a table that does not exist in the database.")
         case DriftKind.MISSING_COLUMN:
             return _(
-                "The data map has {count} columns that do not exist in the database: {columns}.",
+                "The data map has {count} columns that do not exist in the database.",
                 count=len(group),
-                columns=listed((difference.column for difference in group), NAMED),
             )
         case DriftKind.PRIMARY_KEY if not first.live:
             return _(
-                "The primary key {mapped} in the data map does not exist: the table has no "
-                "primary key.",
-                mapped=first.mapped,
+                "The primary key in the data map does not exist: the table has no primary key."
             )
         case DriftKind.PRIMARY_KEY:
-            return _(
-                "The primary key in the data map is {mapped}, but the primary key of the table "
-                "is {live}.",
-                mapped=first.mapped,
-                live=first.live,
-            )
+            return _("The primary key of the table differs from the primary key in the data map.")
         case DriftKind.TYPE:
-            return _(
-                "The types of {count} columns differ from the data map: {columns}.",
-                count=len(group),
-                columns=listed(
-                    (
-                        f"{difference.column}: {difference.mapped} -> {difference.live}"
-                        for difference in group
-                    ),
-                    NAMED,
-                ),
-            )
+            return _("The types of {count} columns differ from the data map.", count=len(group))
         case DriftKind.REFERENCE_WITHOUT_KEY:
             return _(
-                "{count} references in the data map have no foreign key in the database: "
-                "{columns}.",
+                "{count} references in the data map have no foreign key in the database.",
                 count=len(group),
-                columns=listed(
-                    (f"{difference.column} -> {difference.mapped}" for difference in group), NAMED
-                ),
             )
         case _:
             return _(
-                "{count} foreign keys of the database have no reference in the data map: "
-                "{columns}.",
+                "{count} foreign keys of the database have no reference in the data map.",
                 count=len(group),
-                columns=listed(
-                    (f"{difference.column} -> {difference.live}" for difference in group), NAMED
-                ),
             )
 
 

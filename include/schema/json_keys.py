@@ -21,7 +21,7 @@ import psycopg
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from include.evidence.model import Finding, attention_finding, failure_finding
-from include.messages import _, listed
+from include.messages import Message, _, listed
 from include.policy.datamap import MappedCollection, MappedDatabase, MappedField
 from include.schema.live import LiveSchema
 
@@ -205,15 +205,16 @@ def undeclared_keys(
     return results
 
 
-def findings(results: Iterable[UndeclaredKeys]) -> list[Finding]:
+def findings(results: Iterable[UndeclaredKeys], database: MappedDatabase) -> list[Finding]:
     """Return a finding for each JSON object that has undeclared keys or could not be examined.
 
     Keys that could be personal data are counted and not named.
 
     Args:
         results: results of `undeclared_keys`.
+        database: the data map.
     """
-    return [_finding(undeclared) for undeclared in results]
+    return [_finding(undeclared, database.table_title(undeclared.table)) for undeclared in results]
 
 
 def _declared_objects(
@@ -265,40 +266,41 @@ def _examine(
     return UndeclaredKeys(where, mapped.field, row[0], tuple(row[2]), row[1])
 
 
-def _finding(undeclared: UndeclaredKeys) -> Finding:
+def _finding(undeclared: UndeclaredKeys, title: Message) -> Finding:
+    column = _("Column `{column}`", column=f"{undeclared.table}.{undeclared.field}")
     if undeclared.sqlstate:
         return attention_finding(
             code="schema.json_unchecked",
             subject=f"{undeclared.table}.{undeclared.field}",
-            message=_("The JSON keys inside the column could not be examined."),
+            message=_("The JSON keys inside a column could not be examined."),
             action=_(
                 "Grant the login the right to read the column, or correct values of the column "
                 "that are not valid JSON."
             ),
             clause=CLAUSE,
-            for_engineers=_("SQLSTATE {code}", code=undeclared.sqlstate),
+            for_engineers=_("{column}; SQLSTATE {code}", column=column, code=undeclared.sqlstate),
+            subject_title=title,
         )
-    names = listed(undeclared.names, MOST_NAMED)
-    message = (
+    for_engineers = (
         _(
-            "In this column, {records} records have {count} JSON keys that are not in the data "
-            "map, including: {names}.",
-            records=undeclared.records,
-            count=undeclared.keys,
-            names=names,
+            "{column}; JSON keys: {names}",
+            column=column,
+            names=listed((f"`{name}`" for name in undeclared.names), MOST_NAMED),
         )
         if undeclared.names
         else _(
-            "In this column, {records} records have {count} JSON keys that are not in the data "
-            "map. The keys are rare or look like data values, so they are not listed.",
-            records=undeclared.records,
-            count=undeclared.keys,
+            "{column}. The JSON keys are rare or look like data values, so they are not listed.",
+            column=column,
         )
     )
     return failure_finding(
         code="schema.drift.undeclared_key",
         subject=f"{undeclared.table}.{undeclared.field}",
-        message=message,
+        message=_(
+            "In a JSON column, {records} records have {count} keys that are not in the data map.",
+            records=undeclared.records,
+            count=undeclared.keys,
+        ),
         action=_(
             "Find out who collects this data and for which purpose. Then add each key to the "
             "data map and to a purpose, or have the data under these keys deleted from the "
@@ -306,4 +308,6 @@ def _finding(undeclared: UndeclaredKeys) -> Finding:
             "object in the data map without its keys."
         ),
         clause=CLAUSE,
+        for_engineers=for_engineers,
+        subject_title=title,
     )

@@ -28,7 +28,7 @@ from include.training import training_status
 from include.training.obligations import SOON_DAYS
 from include.training.plan import PLAN, TrainingPlan
 from include.training.rules import TrainingRules
-from include.training.training_status import CLAUSE, OVERDUE_FILE, TOPICS, CoveragePoint
+from include.training.training_status import CLAUSE, TOPICS, CoveragePoint
 from include.workflow.run_context import RunContext
 from include.workflow.run_records import RunRecords
 
@@ -266,11 +266,7 @@ def _overdue(plan: TrainingPlan) -> Section:
             (_("Days overdue"), "number", lambda due: (plan.day - due.due_on).days),
         ],
     )
-    file_note = Paragraph(
-        text=_(
-            "The file {file} of this evidence bundle lists all overdue courses.", file=OVERDUE_FILE
-        )
-    )
+    file_note = Paragraph(text=_("A table file in this evidence bundle lists all overdue courses."))
     return Section(heading=_("Overdue"), blocks=[file_note, table])
 
 

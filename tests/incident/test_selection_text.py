@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 import pytest
 
 from include.incident.selection import Selection, selection_text
+from include.policy import SHIPPED
+from include.registry import load_pack
 from include.reports.i18n import Translator
 
 SINCE, UNTIL = datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC)
@@ -32,10 +34,22 @@ SINCE, UNTIL = datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=U
         ({"departments": ("Mrs Wang 13800138000",)}, "systems: courier, departments: …"),
     ],
 )  # fmt: skip
-def test_text_of_entered_scope_states_its_filters_in_both_languages(
+def test_text_of_entered_scope_contains_all_filters_and_is_available_in_both_languages(
     fields: dict[str, object], expected: str
 ) -> None:
-    line = selection_text(Selection.model_validate({"databases": ("courier",)} | fields))
+    line = selection_text(Selection.model_validate({"databases": ("courier",)} | fields), {})
     assert Translator("en", "Asia/Shanghai").text(line) == f"Entered scope: {expected}"
     chinese = Translator("zh_CN", "Asia/Shanghai").text(line)
     assert chinese.startswith("填报的影响范围：系统：courier")
+
+
+def test_text_of_entered_scope_contains_titles_of_mapped_databases_and_tables() -> None:
+    courier = load_pack(SHIPPED).databases["courier"]
+    fields = {
+        "databases": ("courier", "gone 13800138000"),
+        "collections": ("courier.customer", "courier.gone 13800138000"),
+    }
+    line = selection_text(Selection.model_validate(fields), {"courier": courier})
+    assert Translator("zh_CN").text(line) == (
+        "填报的影响范围：系统：快递业务系统、…、数据表：客户、…"
+    )

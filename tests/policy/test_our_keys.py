@@ -7,7 +7,9 @@ from textwrap import dedent, indent
 
 import pytest
 
+from include.messages import in_english
 from include.registry import load_pack
+from include.reports.i18n import Translator
 from tests.policy.packs import SHOP, problem_lines, write_pack
 
 
@@ -24,6 +26,14 @@ from tests.policy.packs import SHOP, problem_lines, write_pack
         ("newest:\n- {collection: buyer}", "14: meta.parcelseal.newest[0].field: is required but"),
         ("collections:\n  seller: {}", "14: meta.parcelseal.collections.seller: the database has"),
         ("collections:\n  buyer: {tabel: x}", "14: meta.parcelseal.collections.buyer.tabel: this"),
+        (
+            "collections:\n  buyer: {title: {en: Buyers}}",
+            "14: meta.parcelseal.collections.buyer.title",
+        ),
+        (
+            "collections:\n  buyer:\n    field_titles:\n      at: {en: Time, zh-CN: 时间}",
+            "16: meta.parcelseal.collections.buyer.field_titles.at: collection 'buyer' has",
+        ),
         ("collections: [buyer]", "13: meta.parcelseal.collections: Input should be an object"),
         (
             "unconfirmed:\n  seller: [id]",
@@ -41,7 +51,9 @@ def test_load_pack_reports_each_fault_of_parcelseal_keys_with_its_line(
     assert line.startswith(f"datamap/x.yaml:{expected}")
 
 
-def test_invalid_parcelseal_key_does_not_hide_unknown_names(tmp_path: Path) -> None:
+def test_load_pack_reports_unknown_collections_and_fields_together_with_invalid_parcelseal_keys(
+    tmp_path: Path,
+) -> None:
     """An invalid key also does not hide that two collections have the same table."""
     text = f"{SHOP}  - {{name: public.buyer, fields: []}}\n" + dedent("""\
         meta:
@@ -67,7 +79,7 @@ def test_invalid_parcelseal_key_does_not_hide_unknown_names(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "own_keys", ["schema: 5", "collections: {public.buyer: {tabel: purchaser}}"]
 )
-def test_collection_with_faulty_table_name_is_not_reported_as_duplicate(
+def test_load_pack_does_not_report_duplicate_table_if_schema_or_table_key_is_invalid(
     tmp_path: Path, own_keys: str
 ) -> None:
     text = f"{SHOP}  - {{name: public.buyer, fields: []}}\nmeta: {{parcelseal: {{{own_keys}}}}}\n"
@@ -75,7 +87,37 @@ def test_collection_with_faulty_table_name_is_not_reported_as_duplicate(
     assert "same table" not in line
 
 
-def test_fields_with_unconfirmed_categories_are_reported_as_remarks(tmp_path: Path) -> None:
+def test_load_pack_returns_titles_of_collections_columns_and_json_keys(tmp_path: Path) -> None:
+    """A collection or field without a title has its name as the title."""
+    text = (
+        SHOP
+        + indent(
+            "- name: raw\n  fides_meta: {data_type: object}\n  fields: [{name: mail}]\n", " " * 6
+        )
+        + dedent("""\
+        meta:
+          parcelseal:
+            title: {en: The shop, zh-CN: 商店}
+            collections:
+              buyer:
+                title: {en: Buyers, zh-CN: 买家}
+                field_titles: {raw.mail: {en: e-mail address, zh-CN: 电子邮箱}}
+        """)
+    )
+    shop = load_pack(write_pack(tmp_path, datamap__x=text)).database("shop")
+    raw = shop.collections["buyer"].fields["raw"]
+    chinese = Translator("zh_CN")
+    assert chinese.text(shop.collection_title("buyer")) == "买家（商店）"
+    assert chinese.text(raw.fields["mail"].title) == "电子邮箱"
+    assert in_english(raw.title) == "raw"
+    assert in_english(shop.collections["buyer"].field_title("gone")) == "gone"
+    assert chinese.text(shop.table_title("shop.public.buyer")) == "买家（商店）"
+    assert chinese.text(shop.table_title("shop.public.unknown")) == "商店"
+
+
+def test_load_pack_returns_remark_with_fields_whose_data_categories_are_unconfirmed(
+    tmp_path: Path,
+) -> None:
     """Dots separate keys inside JSON columns. Fields without a personal category are left out."""
     fields = """\
       - name: raw

@@ -35,7 +35,7 @@ FAULTY = """\
 """
 
 
-def test_load_pack_reports_all_faults_of_suites_and_purposes(tmp_path: Path) -> None:
+def test_load_pack_reports_all_faults_of_expectation_suites_and_purposes(tmp_path: Path) -> None:
     """Invalid values and unknown names are all reported, even in the same expectation."""
     pack = write_pack(
         tmp_path, quality__shop=FAULTY, purposes=PURPOSES.replace("[id]", "[id, age]")
@@ -58,7 +58,7 @@ def test_load_pack_reports_all_faults_of_suites_and_purposes(tmp_path: Path) -> 
         ("{late_arrivals: PT2H}", "is required"),
     ],
 )
-def test_load_pack_refuses_a_faulty_change_column(
+def test_load_pack_reports_faults_in_the_change_column_of_an_expectation_suite(
     tmp_path: Path, changed: str, problem: str
 ) -> None:
     """The column must be mapped, and `late_arrivals` must be a period or a number above 0."""
@@ -82,7 +82,9 @@ def test_margin_for_late_arrivals_of_change_column_is_two_hours_by_default(
     assert str(suite.changed.late_arrivals) == (margin.rpartition(" ")[2] or "PT2H")
 
 
-def test_personal_field_without_a_purpose_is_expected_to_be_empty(tmp_path: Path) -> None:
+def test_load_pack_adds_expectation_that_a_personal_field_without_purpose_is_empty(
+    tmp_path: Path,
+) -> None:
     pack = load_pack(write_pack(tmp_path, quality__shop=SUITE, purposes=PURPOSES))
     (suite,) = pack.suites_of("shop")
     assert [expectation.id for expectation in suite.expectations] == [
@@ -91,12 +93,27 @@ def test_personal_field_without_a_purpose_is_expected_to_be_empty(tmp_path: Path
     ]
 
 
+def test_title_of_over_collection_expectation_contains_the_field_title(tmp_path: Path) -> None:
+    titles = "{collections: {buyer: {field_titles: {phone: {en: mobile number, zh-CN: 手机号码}}}}}"
+    shop = f"{SHOP}meta: {{parcelseal: {titles}}}\n"
+    pack = load_pack(
+        write_pack(tmp_path, datamap__shop=shop, quality__shop=SUITE, purposes=PURPOSES)
+    )
+    (suite,) = pack.suites_of("shop")
+    assert suite.expectations[-1].title == {
+        "en": "The field mobile number, which no purpose needs, is empty",
+        "zh-CN": "手机号码不属于任何处理目的，应为空",
+    }
+
+
 def test_pack_without_purposes_has_only_the_expectations_of_its_suites(tmp_path: Path) -> None:
     pack = load_pack(write_pack(tmp_path, quality__shop=SUITE))
     assert [expectation.id for expectation in pack.suites[0].expectations] == ["phone"]
 
 
-def test_suites_of_the_same_collection_are_merged(tmp_path: Path) -> None:
+def test_load_pack_merges_expectation_suites_of_the_same_collection_from_two_files(
+    tmp_path: Path,
+) -> None:
     """Each collection is scanned once, even if several files have suites for it."""
     other = SUITE.replace("id: phone", "id: again")
     pack = load_pack(write_pack(tmp_path, quality__a=SUITE, quality__b=other))
@@ -123,7 +140,7 @@ def test_suites_of_the_same_collection_are_merged(tmp_path: Path) -> None:
         ("expect_records_to_be_distinct", "columns: [phone], where: 'seen_at < :now'", True),
     ],
 )
-def test_expectation_counts_as_time_dependent_if_its_sql_uses_now(
+def test_expectation_is_time_dependent_if_its_sql_condition_contains_the_parameter_now(
     tmp_path: Path, kind: str, kwargs: str, time: bool
 ) -> None:
     """The key ``scope: changed`` overrides this default."""
@@ -137,7 +154,7 @@ def test_expectation_counts_as_time_dependent_if_its_sql_uses_now(
         assert (scope == "all") is (time or "scope: all" in kwargs)
 
 
-def test_empty_quality_file_adds_no_suite(tmp_path: Path) -> None:
+def test_quality_file_with_empty_list_adds_no_expectation_suite(tmp_path: Path) -> None:
     """`config map` writes such a file for a database without personal data."""
     pack = load_pack(write_pack(tmp_path, quality__shop="[]\n", datamap__shop=SHOP))
     assert pack.suites == ()

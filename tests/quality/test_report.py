@@ -65,7 +65,9 @@ def test_report_shows_no_counts_for_collection_that_was_not_examined(
     )
 
 
-def test_report_of_incremental_check_lists_changes_that_it_cannot_see(company: Company) -> None:
+def test_report_of_incremental_check_lists_types_of_changes_that_the_check_cannot_detect(
+    company: Company,
+) -> None:
     """The report states the due date of the next full check, and the SQL condition for changes."""
     company.check()
     assert not unseen_changes(concluded(company, company.check(full=True).record))
@@ -88,12 +90,12 @@ def test_report_of_incremental_check_lists_changes_that_it_cannot_see(company: C
         for block in section.blocks
         if isinstance(block, Table) and block.caption
     )
-    examined = {row[1]: row[3].text for row in table.rows}
-    assert examined["named"] == "changed records"
-    assert examined["twin"] == "records as of the last full check"
+    examined = {in_english(row[0]): row[2].text for row in table.rows}
+    assert examined["Named"] == "changed records"
+    assert examined["Once"] == "records as of the last full check"
 
 
-def test_report_for_change_column_of_numbers_mentions_no_open_transactions(
+def test_report_does_not_mention_open_transactions_if_change_column_is_a_number(
     database: str, state: str, tmp_path: Path
 ) -> None:
     """The margin of such a column is a number, so open transactions do not matter."""
@@ -119,7 +121,7 @@ def test_report_for_change_column_of_numbers_mentions_no_open_transactions(
 
 
 @pytest.mark.parametrize(("kind", "is_named"), [("timestamp", True), ("timestamptz", False)])
-def test_report_warns_about_times_of_other_timezones_if_change_column_stores_no_timezone(
+def test_report_warns_about_other_timezones_if_change_column_is_timestamp_without_timezone(
     company: Company, kind: str, is_named: bool
 ) -> None:
     """An open transaction limits the watermark correctly only for UTC and the server's timezone."""
@@ -138,7 +140,7 @@ def unseen_changes(conclusion: Conclusion) -> dict[str, Any]:
     return {}
 
 
-def test_report_accepts_step_record_of_earlier_program_version(company: Company) -> None:
+def test_report_can_be_built_from_step_record_of_earlier_program_version(company: Company) -> None:
     """A run that started before an upgrade may be sealed after it."""
     company.check()
     record = company.check().record
@@ -154,7 +156,7 @@ def test_report_accepts_step_record_of_earlier_program_version(company: Company)
     assert captions(concluded(company, full_record)) == ["{collection}: all {rows} records"]
 
 
-def test_report_does_not_say_that_an_incoming_collection_has_no_expectations(
+def test_report_omits_incoming_collection_from_list_of_collections_without_expectations(
     company: Company, tmp_path: Path
 ) -> None:
     """The workflow `review_intake` checks the expectations for incoming collections."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.messages import Message, _
+from include.messages import Message, _, verbatim
 from include.reports.i18n import Translator, visible
 
 EN, ZH = Translator("en"), Translator("zh_CN")
@@ -46,7 +46,9 @@ def test_duration_shows_its_two_largest_units(seconds: float, english: str, chin
         ("as agreed", "as agreed", "as agreed"),
     ],
 )
-def test_target_requirement_is_translated_to_words(target: str, english: str, chinese: str):
+def test_target_of_control_indicator_is_shown_in_words_in_both_languages(
+    target: str, english: str, chinese: str
+):
     assert Translator("en").requirement(target) == english
     assert Translator("zh_CN").requirement(target) == chinese
 
@@ -88,7 +90,7 @@ def test_positive_number_is_never_formatted_as_zero(value: float):
     assert EN.number(value).strip("0.,") != "" or value < 1e-15
 
 
-def test_number_groups_thousands():
+def test_number_separates_thousands_with_commas():
     """Thousands are grouped in both languages."""
     assert EN.number(2_610_994) == ZH.number(2_610_994) == "2,610,994"
     assert EN.number(0.00042) == "0.00042"
@@ -108,13 +110,13 @@ def test_datetime_shows_the_offset_of_the_timezone():
     assert Translator("en", "UTC").datetime(AT) == "2026-11-23 18:04 UTC+00:00"
 
 
-def test_datetime_refuses_a_time_without_timezone():
+def test_datetime_raises_value_error_for_a_time_without_timezone():
     """A time without timezone is ambiguous."""
     with pytest.raises(ValueError, match="timezone"):
         EN.datetime(datetime(2026, 1, 1))  # noqa: DTZ001 - the test expects an error
 
 
-def test_value_is_formatted_by_its_type():
+def test_translated_message_shows_each_value_in_the_format_of_its_type():
     """The message has values of all types that a message can have."""
     message = _(
         "{rows} {size:bytes} {age:duration} {rate:percent} {at} {day} {good} {inner} {name}",
@@ -141,11 +143,23 @@ def test_message_has_the_same_text_after_conversion_to_json_and_back():
 
 
 @pytest.mark.parametrize("text", ["a {missing} b", "a } b", "a { b", "{0} {} {x.__class__} {x[0]}"])
-def test_message_with_faulty_fields_is_shown_without_an_error(text: str):
+def test_message_with_invalid_placeholders_is_shown_without_an_error(text: str):
     """The text stays readable, and its fields cannot access attributes of values."""
     shown = EN.text(_(text, x=1))
     assert shown
     assert "int" not in shown
+
+
+def test_space_before_and_after_a_chinese_value_is_removed_in_chinese_text():
+    message = Message(
+        text="{name} and {other}", translations={"zh-CN": "数据库 {name} 的内容，另有 {other} 项"}
+    )
+    chinese = Translator("zh_CN")
+    titled = message.model_copy(update={"values": {"name": verbatim("快递 系统"), "other": 3}})
+    assert chinese.text(titled) == "数据库快递 系统的内容，另有 3 项"
+    latin = message.model_copy(update={"values": {"name": "Chinook", "other": "丙"}})
+    assert chinese.text(latin) == "数据库 Chinook 的内容，另有丙项"
+    assert EN.text(titled) == "快递 系统 and 3"
 
 
 def test_visible_returns_text_with_escaped_direction_and_control_characters():
@@ -154,7 +168,7 @@ def test_visible_returns_text_with_escaped_direction_and_control_characters():
     assert EN.text(_("{name}", name="\u202egpj.exe")) == "\\u202egpj.exe"
 
 
-def test_translator_refuses_an_unknown_locale():
+def test_translator_raises_value_error_for_unknown_locale():
     """The translator does not fall back to English."""
     with pytest.raises(ValueError, match="de_DE"):
         Translator("de_DE")

@@ -127,13 +127,13 @@ def test_example_data_map_does_not_differ_from_the_chinook_database(
         ),
     ],
 )  # fmt: skip
-def test_drift_reports_each_kind_of_difference(
+def test_find_drift_returns_each_kind_of_difference_between_database_and_data_map(
     postgres: EmbeddedPostgres, change: str, expected: list[tuple[str, str, str]]
 ) -> None:
     assert differences(postgres, change) == expected
 
 
-def test_drift_ignores_types_and_primary_keys_that_data_map_omits(
+def test_find_drift_ignores_types_and_primary_keys_that_data_map_omits(
     postgres: EmbeddedPostgres,
 ) -> None:
     """A data map may omit types and primary keys. A missing reference is reported."""
@@ -148,7 +148,7 @@ def test_drift_ignores_types_and_primary_keys_that_data_map_omits(
     ]
 
 
-def test_drift_accepts_a_reference_in_the_direction_opposite_to_the_foreign_key(
+def test_find_drift_returns_no_difference_if_reference_has_direction_opposite_to_foreign_key(
     postgres: EmbeddedPostgres,
 ) -> None:
     """In Fides, the direction of a reference is the order in which records are searched.
@@ -162,7 +162,7 @@ def test_drift_accepts_a_reference_in_the_direction_opposite_to_the_foreign_key(
     assert differences(postgres, "", turned) == []
 
 
-def test_drift_accepts_tables_in_another_data_map_of_same_database(
+def test_find_drift_accepts_tables_described_in_another_data_map_of_same_database(
     postgres: EmbeddedPostgres,
 ) -> None:
     with scratch(postgres, SHOP) as connection:
@@ -181,23 +181,28 @@ def test_undeclared_columns_of_a_table_are_reported_in_a_single_finding(
     """The finding has the outcome failed. It is about the clause that limits collection of data."""
     change = "".join(f"ALTER TABLE person ADD c{n} int;" for n in range(25))
     with scratch(postgres, SHOP + change + "DROP TABLE orders") as connection:
-        by_code = {
-            finding.code: finding
-            for finding in findings(find_drift(read_schema(connection), make_data_map(MAP)))
-        }
+        shop = make_data_map(MAP)
+        drifts = find_drift(read_schema(connection), shop)
+    by_code = {finding.code: finding for finding in findings(drifts, shop)}
     assert set(by_code) == {"schema.drift.undeclared_column", "schema.drift.missing_table"}
     undeclared = by_code["schema.drift.undeclared_column"]
     assert (undeclared.subject, undeclared.severity, undeclared.clause) == (
         "shop.public.person", Outcome.FAIL, "4.1"
     )  # fmt: skip
     assert undeclared.message.values["count"] == 25
-    assert in_english(undeclared.message).endswith("c19 and 5 more.")
+    assert undeclared.for_engineers is not None
+    hint = in_english(undeclared.for_engineers)
+    assert hint.startswith("Table `shop.public.person`; columns: `c0`, ")
+    assert "`c19` and 5 more. " in hint
+    assert undeclared.subject_title == shop.collection_title("person")
     assert by_code["schema.drift.missing_table"].clause == "5.2"
 
 
 def test_each_kind_of_drift_has_its_own_finding_message() -> None:
     findings_by_kind = [
-        findings([Drift(kind, "shop", "public", "t", "c", Outcome.FAIL, "m", "3")])[0]
+        findings(
+            [Drift(kind, "shop", "public", "t", "c", Outcome.FAIL, "m", "3")], make_data_map({})
+        )[0]
         for kind in DriftKind
     ]
     assert len({finding.message.text for finding in findings_by_kind}) == len(DriftKind)
@@ -219,7 +224,7 @@ def test_each_kind_of_drift_has_its_own_finding_message() -> None:
         ("jsonb", "jsonb[]", True, "object[]", ["object[]"], ["object"]),
     ],
 )  # fmt: skip
-def test_matches_type_accepts_compatible_types(
+def test_matches_type_is_true_only_for_compatible_postgresql_and_data_map_types(
     base: str,
     declared: str,
     is_array: bool,

@@ -50,7 +50,7 @@ def undeclared_keys_of(
     return undeclared_keys(connection, "shop", objects)
 
 
-def test_undeclared_json_keys_are_found_at_any_depth(postgres: EmbeddedPostgres) -> None:
+def test_undeclared_json_keys_are_reported_at_any_depth(postgres: EmbeddedPostgres) -> None:
     """The keys are at the top level, inside declared keys, and in objects inside arrays."""
     with scratch(postgres, TABLE) as connection:
         results = undeclared_keys_of(
@@ -101,18 +101,20 @@ def test_json_value_other_than_object_has_no_undeclared_keys(
     "key",
     [PHONE, f"u{PHONE}", "张伟", "a b", "ada@example.com", "x" * 41, "53010219200508011X", "1st"],
 )
-def test_undeclared_json_key_that_could_be_personal_data_is_counted_but_not_shown(
+def test_undeclared_json_key_that_could_be_personal_data_is_counted_but_not_in_finding(
     postgres: EmbeddedPostgres, key: str
 ) -> None:
     with scratch(postgres, TABLE) as connection:
         (result,) = undeclared_keys_of(connection, *[{key: 1}] * 30)
     assert (result.names, result.unnamed, result.records) == ((), 1, 30)
-    (finding,) = findings([result])
+    (finding,) = findings([result], make_data_map({}))
     assert finding.severity is Outcome.FAIL
     assert key not in finding.model_dump_json()
 
 
-def test_rare_undeclared_json_key_is_counted_but_not_shown(postgres: EmbeddedPostgres) -> None:
+def test_rare_undeclared_json_key_is_counted_but_its_name_is_not_returned(
+    postgres: EmbeddedPostgres,
+) -> None:
     """A person's name as a key looks like an identifier, so rare keys are only counted."""
     with scratch(postgres, TABLE) as connection:
         (few,) = undeclared_keys_of(connection, *[{"zhangwei": 1}] * 9)
@@ -123,14 +125,16 @@ def test_rare_undeclared_json_key_is_counted_but_not_shown(postgres: EmbeddedPos
     assert (many.names, many.unnamed) == ((), 300)
 
 
-def test_columns_of_type_json_are_examined_like_jsonb(postgres: EmbeddedPostgres) -> None:
+def test_undeclared_keys_are_reported_in_columns_of_type_json_as_in_jsonb(
+    postgres: EmbeddedPostgres,
+) -> None:
     """A value that PostgreSQL cannot convert to jsonb makes the whole column unchecked."""
     with scratch(postgres, TABLE) as connection:
         (result,) = undeclared_keys_of(connection, *[{"creed": 1}] * 10, column="old")
         assert result.names == ("creed",)
         (result,) = undeclared_keys_of(connection, r'{"colour": "\u0000"}', column="old")
         assert (result.sqlstate, result.keys) == ("22P05", 0)
-        (finding,) = findings([result])
+        (finding,) = findings([result], make_data_map({}))
         assert (finding.code, finding.severity) == ("schema.json_unchecked", Outcome.ATTENTION)
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
@@ -160,7 +164,7 @@ def undeclared(value: object, path: tuple[str, ...], declared: set[str]) -> set[
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(VALUES, max_size=6))
-def test_sql_finds_the_same_undeclared_json_keys_as_a_search_in_python(
+def test_sql_query_returns_the_same_undeclared_json_keys_as_a_search_in_python(
     keys_database: psycopg.Connection[Any], values: list[object]
 ) -> None:
     """The values have keys with percent signs, quotes and dollar signs, and nested arrays."""

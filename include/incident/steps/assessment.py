@@ -161,7 +161,7 @@ class Grading(IncidentTask):
         graded = last_of(self.record.entries, Kind.GRADED)
         return [
             _("Description: {description}", description=what_happened(self.run, self.record)),
-            *scope_lines(self._scope),
+            *scope_lines(self._scope, self.run.pack.databases),
             self._proposal.words,
             *([_("Earlier grading: {entry}", entry=graded.words)] if graded else []),
             _(

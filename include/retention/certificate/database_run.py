@@ -8,10 +8,10 @@ from datetime import datetime
 
 from include.holds.registry import HoldKind
 from include.messages import Message, _, listed, verbatim
-from include.policy.datamap import MappedDatabase
+from include.policy.datamap import MappedCollection, MappedDatabase
 from include.policy.period import Period
 from include.policy.retention import Clock, RetentionRule, SqlClock
-from include.policy.rules import Source
+from include.policy.rules import Source, translated_message
 from include.retention.certificate.count.inspection import RemainingRecords
 from include.retention.execution.batch_actions import KeptByTrigger
 from include.retention.planning.plan import KeptBy, PlannedClass
@@ -76,6 +76,10 @@ class DatabaseRun:
     def rule(self, name: str) -> RetentionRule | None:
         """Return a record class of the policy pack, or None if the policy pack no longer has it."""
         return next((rule for rule in self.rules if rule.record_class == name), None)
+
+    def collection(self, name: str) -> MappedCollection | None:
+        """Return a collection, or None if the data map has problems or does not contain it."""
+        return None if self.database.is_faulty else self.database.collections.get(name)
 
     def title(self, name: str) -> Message | str:
         """Return the title of a record class for display.
@@ -190,30 +194,44 @@ def period_text(period: Period) -> Message:
     return listed(parts) if parts else _("no period")
 
 
-def retention_text(rule: RetentionRule) -> Message:
-    """Return the retention period of a record class as text, such as "3 years after delivered_at".
+def retention_text(rule: RetentionRule, collection: MappedCollection | None) -> Message:
+    """Return the retention period of a record class as text, such as "3 years after delivery".
 
     If laws require minimum periods, the text names them with their sources.
+
+    Args:
+        rule: the record class.
+        collection: its collection, whose field titles the text contains; None if the data map does
+            not contain the collection, so that the text contains column names.
     """
-    text = _start_text(rule.period, rule.clock)
+    text = _start_text(rule.period, rule.clock, collection)
     for minimum in rule.minimum:
         clock, period = minimum.clock, minimum.period
         text = _(
             "{period}; at least {minimum} under {source}",
             period=text,
-            minimum=_start_text(period, clock) if clock else period_text(period),
+            minimum=_start_text(period, clock, collection) if clock else period_text(period),
             source=minimum.basis.message,
         )
     return text
 
 
-def _start_text(period: Period, clock: Clock) -> Message:
+def _field_title(collection: MappedCollection | None, column: str) -> Message:
+    return collection.field_title(column) if collection else verbatim(column)
+
+
+def _start_text(period: Period, clock: Clock, collection: MappedCollection | None) -> Message:
     if isinstance(clock, SqlClock):
-        start = _("the date that the retention schedule defines for this record class")
-    elif len(clock) > 1:
-        start = _("the latest of {columns}", columns=listed(clock))
+        start = (
+            translated_message(clock.title)
+            if clock.title
+            else _("the date that the retention schedule defines for this record class")
+        )
     else:
-        start = verbatim(clock[0])
+        starts = [_field_title(collection, column) for column in clock]
+        start = (
+            starts[0] if len(starts) == 1 else _("the latest of {columns}", columns=listed(starts))
+        )
     if not (period.months or period.days or period.seconds):
         return _("until {start}", start=start)
     return _("{period} after {start}", period=period_text(period), start=start)
@@ -226,15 +244,21 @@ def basis_text(rule: RetentionRule) -> Message:
     return _("the company's own decision")
 
 
-def disposition_text(rule: RetentionRule) -> Message:
-    """Return the disposition of a record class as text, such as "deleted"."""
+def disposition_text(rule: RetentionRule, collection: MappedCollection | None) -> Message:
+    """Return the disposition of a record class as text, such as "deleted".
+
+    Args:
+        rule: the record class.
+        collection: its collection, whose field titles the text contains; None if the data map does
+            not contain the collection, so that the text contains column names.
+    """
     match rule.action:
         case "delete":
             text = _("deleted")
         case "drop_partition":
             text = _("deleted; a partition is dropped if all its records have expired")
         case "mask":
-            columns = listed(rule.mask)
+            columns = listed([_field_title(collection, column) for column in rule.mask])
             text = _("masked by GB/T 41833-2022: {columns}", columns=columns)
         case _:
             text = _("kept")
@@ -272,7 +296,10 @@ def _reasons_of_class(case: DatabaseRun, planned: PlannedClass) -> list[tuple[Me
             _("another record class requires a longer retention of the same records"),
             planned.kept_longer,
         ),
-        *((_reference_text(by, planned.referred_by), by.records) for by in planned.referred_by),
+        *(
+            (_reference_text(case, by, planned.referred_by), by.records)
+            for by in planned.referred_by
+        ),
         (
             _(
                 "the start date of a statutory retention period is missing, so the records "
@@ -293,18 +320,20 @@ def _reasons_of_class(case: DatabaseRun, planned: PlannedClass) -> list[tuple[Me
     ]
 
 
-def _reference_text(by: KeptBy, others: Sequence[KeptBy]) -> Message:
+def _reference_text(case: DatabaseRun, by: KeptBy, others: Sequence[KeptBy]) -> Message:
     if by.collection is None:
         return _(
             "the table {table}, which is not in the data map, refers to the records", table=by.table
         )
+    collection = case.collection(by.collection)
+    table = collection.title if collection else by.table
     if [other.table for other in others].count(by.table) > 1:
         return _(
             "referenced by records of {table} (foreign key {constraint})",
-            table=by.table,
+            table=table,
             constraint=by.constraint,
         )
-    return _("referenced by records of {table}", table=by.table)
+    return _("referenced by records of {table}", table=table)
 
 
 _REFUSED = {

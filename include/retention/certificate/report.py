@@ -439,13 +439,13 @@ def _verification_section(cases: Sequence[DatabaseRun]) -> Section:
     )
 
 
-def _collections_without_class(case: DatabaseRun) -> list[str]:
-    """Return the names of the collections that have personal data but no record class."""
+def _collections_without_class(case: DatabaseRun) -> list[Message]:
+    """Return the titles of the collections that have personal data but no record class."""
     if case.database.is_faulty:
         return []
     named = {rule.collection for rule in case.rules}
     return [
-        collection.name
+        collection.title
         for collection in case.database.collections.values()
         if collection.name not in named
         and any(field.is_personal for field in collection.fields.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from include.messages import Message, _, listed
+from include.messages import Message, _, entered, listed
 from include.reports.model import (
     Bar,
     BarChart,
@@ -145,9 +145,17 @@ def rules_table(case: DatabaseRun) -> Table | Paragraph:
         case.rules,
         [
             (_("Record class"), "text", lambda rule: rule.message),
-            (_("Retention period"), "text", retention_text),
+            (
+                _("Retention period"),
+                "text",
+                lambda rule: retention_text(rule, case.collection(rule.collection)),
+            ),
             (_("Source"), "text", basis_text),
-            (_("Disposition"), "text", disposition_text),
+            (
+                _("Disposition"),
+                "text",
+                lambda rule: disposition_text(rule, case.collection(rule.collection)),
+            ),
         ],
     )
 
@@ -155,10 +163,13 @@ def rules_table(case: DatabaseRun) -> Table | Paragraph:
 def hash_table(case: DatabaseRun) -> Table:
     """Return the table with the SHA-256 of the definition of each record class in the plan."""
     return table_of(
-        _("SHA-256 of each rule; the erasure ledger records it with every batch"),
+        _(
+            "SHA-256 of the definition of each record class; the erasure ledger records it with "
+            "every batch"
+        ),
         case.classes,
         [
-            (_("Rule"), "code", lambda planned: planned.name),
+            (_("Record class"), "text", lambda planned: case.title(planned.name)),
             (_("SHA-256"), "code", lambda planned: planned.rule_sha256),
         ],
     )
@@ -174,8 +185,8 @@ def plan_check(case: DatabaseRun, plan: PlanResult) -> Code:
     line = f"{plan.sha256}  {file_name(case.database.name)}"
     return Code(
         caption=_(
-            "Run this command in the folder of the evidence bundle to verify that the plan in "
-            "the bundle is the approved plan"
+            "For engineers: run this command in the folder of the evidence bundle to verify that "
+            "the plan in the bundle is the approved plan"
         ),
         lines=[f"echo '{line}' | sha256sum --check"],
     )
@@ -458,7 +469,7 @@ def _approval(case: DatabaseRun, plan: PlanResult) -> list[Block]:
             (_("Decision"), "text", _decision_text),
             (_("Decided by"), "text", decided_by_text),
             (_("Decided"), "datetime", lambda answer: answer.decided_at or NOTHING),
-            (_("Reason"), "text", lambda answer: answer.reason or NOTHING),
+            (_("Reason"), "text", lambda answer: entered(answer.reason or NOTHING)),
         ],
     )
     return [waited, decided]
@@ -523,5 +534,10 @@ def _backups(case: DatabaseRun) -> list[Block]:
 
 
 def _list_names(names: Sequence[str]) -> Message | str:
-    more = [f"+{len(names) - MOST_NAMES}"] if len(names) > MOST_NAMES else []
-    return listed([*names[:MOST_NAMES], *more]) if names else NOTHING
+    if len(names) <= MOST_NAMES:
+        return listed(names) if names else NOTHING
+    return _(
+        "{names} and others, {count} people in total",
+        names=listed(names[:MOST_NAMES]),
+        count=len(names),
+    )

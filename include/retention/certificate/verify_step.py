@@ -16,6 +16,7 @@ from include.evidence.step_findings import StepFindings
 from include.holds import records as holds
 from include.holds.records import StoredRestorePoint
 from include.messages import _
+from include.policy.datamap import MappedDatabase
 from include.retention.certificate.count.inspection import Inspection, Orphans, RemainingRecords
 from include.retention.certificate.requests import judge_requests
 from include.retention.database import RetentionDatabase
@@ -49,7 +50,7 @@ def verify(
         restore_points: restore points of the database; None if they could not be read.
     """
     run, name = database.run, database.name
-    findings.subject_titles |= database.class_titles
+    findings.subject_titles |= database.subject_titles
     with run.state.connect() as conn:
         # Holds that were released after the plan count: their records wait for the next plan.
         hold_ids = [hold.hold for hold in planned.holds]
@@ -83,7 +84,7 @@ def verify(
             }
             deleted = reader.deleted_records(remembered, inspection.existing_records())
     _report_remaining(findings, left, executed.not_approved if executed else ())
-    _report_orphans(findings, orphans)
+    _report_orphans(findings, orphans, database.mapped)
     lasting = Counter(
         record.request_id
         for _subject, record in remembered
@@ -260,16 +261,16 @@ def _report_remaining(
         findings.find("retention.left", Outcome.FAIL, message, action, subject=remaining.name)
 
 
-def _report_orphans(findings: StepFindings, dangling: Sequence[Orphans]) -> None:
+def _report_orphans(
+    findings: StepFindings, dangling: Sequence[Orphans], database: MappedDatabase
+) -> None:
     for orphans in dangling:
+        title = database.table_title(f"{database.name}.{orphans.table}")
+        findings.subject_titles[orphans.constraint] = title
         findings.find(
             "retention.orphans",
             Outcome.FAIL if orphans.validated else Outcome.ATTENTION,
-            _(
-                "{count} records of {table} refer to records that do not exist.",
-                count=orphans.records,
-                table=orphans.table,
-            ),
+            _("{count} records refer to records that do not exist.", count=orphans.records),
             _(
                 "Find out which operation deletes records without checking foreign keys; "
                 "PostgreSQL itself refuses such deletions."
@@ -280,9 +281,18 @@ def _report_orphans(findings: StepFindings, dangling: Sequence[Orphans]) -> None
                 "older than the foreign key."
             ),
             subject=orphans.constraint,
-            for_engineers=None
+            for_engineers=_(
+                "Foreign key `{constraint}` of the table `{table}`",
+                constraint=orphans.constraint,
+                table=orphans.table,
+            )
             if orphans.validated
-            else _("The foreign key is `NOT VALID`. Run `ALTER TABLE … VALIDATE CONSTRAINT`."),
+            else _(
+                "The foreign key `{constraint}` of the table `{table}` is `NOT VALID`. Run "
+                "`ALTER TABLE … VALIDATE CONSTRAINT`.",
+                constraint=orphans.constraint,
+                table=orphans.table,
+            ),
         )
 
 

@@ -66,7 +66,7 @@ def execute(
         ServiceError: a database failed, or other sessions hold locks. The step can be retried.
     """
     run = database.run
-    findings.subject_titles |= database.class_titles
+    findings.subject_titles |= database.subject_titles
     _require_one_database(database)
     with run.state.connect() as conn:
         require_no_missing_entry(conn, database.name)

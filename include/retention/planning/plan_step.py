@@ -42,7 +42,7 @@ def plan(
         UsageError: the time is in the future, or the retention schedule does not fit the database.
     """
     run, name = database.run, database.name
-    findings.subject_titles |= database.class_titles
+    findings.subject_titles |= database.subject_titles
     with run.state.connect() as conn:
         require_no_missing_entry(conn, name)
     new_plan = _plan_in_progress(database) or plan_database(database, as_of)

@@ -115,7 +115,7 @@ def test_count_of_unreachable_database_is_unknown(shop: Shop) -> None:
     assert "could not be reached" in why(lost)
     assert lost.unknown[0].passing
     assert lost.people_by_database() == {"shop": None}
-    lines = [Translator("en", "UTC").text(line) for line in scope_lines(lost)]
+    lines = [Translator("en", "UTC").text(line) for line in scope_lines(lost, {})]
     assert lines[0].startswith("NOT COUNTED: shop.")
 
 
@@ -150,7 +150,7 @@ def test_database_is_counted_although_data_map_of_another_is_faulty(shop: Shop) 
     assert Translator("en", "UTC").text(unknown.reason) == "other.yaml, line 3: no such category"
 
 
-def test_person_in_two_databases_counts_twice(shop: Shop) -> None:
+def test_person_in_two_databases_is_counted_as_two_people(shop: Shop) -> None:
     other = RULE.model_copy(update={"database": "other"})
     rules = RULES.model_copy(update={"scope": (RULE, other)})
     address = shop.address()
@@ -162,14 +162,14 @@ def test_person_in_two_databases_counts_twice(shop: Shop) -> None:
     assert scope.categories["user.contact.email"] == 2
 
 
-def test_count_that_failed_because_of_refused_login_is_not_marked_for_retry(shop: Shop) -> None:
+def test_count_is_not_marked_for_retry_if_database_refused_the_login(shop: Shop) -> None:
     wrong = shop.count(address=shop.address(password="hunter2"))
     assert "refused the connection" in why(wrong)
     assert "hunter2" not in why(wrong)
     assert not wrong.unknown[0].passing
 
 
-def test_reason_of_failed_count_states_the_table_that_the_login_may_not_read(shop: Shop) -> None:
+def test_reason_of_failed_count_contains_the_table_without_read_permission(shop: Shop) -> None:
     shop.owner.execute("CREATE ROLE half LOGIN PASSWORD 'x'")
     try:
         shop.owner.execute("GRANT SELECT ON person, unit, tag, memo TO half")
@@ -182,14 +182,16 @@ def test_reason_of_failed_count_states_the_table_that_the_login_may_not_read(sho
         shop.owner.execute("DROP ROLE half")
 
 
-def test_reason_of_failed_count_states_the_missing_column_or_table(shop: Shop) -> None:
+def test_reason_of_failed_count_contains_the_missing_column_or_table(shop: Shop) -> None:
     shop.owner.execute("ALTER TABLE doc DROP COLUMN words")
     assert "column r.words does not exist" in why(shop.count())
     shop.owner.execute("DROP TABLE doc")
     assert 'relation "public.doc" does not exist' in why(shop.count())
 
 
-def test_invalid_sql_of_pack_is_reported(shop: Shop) -> None:
+def test_count_is_unknown_with_reason_syntax_error_if_sql_of_policy_pack_is_invalid(
+    shop: Shop,
+) -> None:
     broken = Records(collection="doc", subjects=("r.writer +",))
     scope = shop.count(rule=RULE.model_copy(update={"records": (broken,)}))
     assert "syntax error" in why(scope)
@@ -204,14 +206,14 @@ def test_reason_of_failed_count_does_not_contain_value_of_record(shop: Shop) -> 
     assert "Wang" not in scope.model_dump_json()
 
 
-def test_database_with_repeated_subject_keys_cannot_be_counted(shop: Shop) -> None:
+def test_count_is_unknown_if_key_of_people_is_not_unique_in_database(shop: Shop) -> None:
     shop.owner.execute("ALTER TABLE person DROP CONSTRAINT person_pkey CASCADE")
     assert shop.count().subjects == 2
     shop.owner.execute("INSERT INTO person (id) VALUES (1)")
     assert "the column that identifies people according to the incident rules" in why(shop.count())
 
 
-def test_row_level_security_makes_count_unknown(shop: Shop) -> None:
+def test_count_is_unknown_if_table_has_row_level_security(shop: Shop) -> None:
     shop.owner.execute("CREATE ROLE hidden LOGIN PASSWORD 'x'")
     try:
         shop.owner.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO hidden")
@@ -223,13 +225,15 @@ def test_row_level_security_makes_count_unknown(shop: Shop) -> None:
         shop.owner.execute("DROP ROLE hidden")
 
 
-def test_missing_log_makes_count_unknown(shop: Shop) -> None:
+def test_count_is_unknown_if_access_log_or_sharing_log_is_missing(shop: Shop) -> None:
     logless = RULE.model_copy(update={"access": None, "shares": None})
     assert "no access log" in why(shop.count(Selection(accounts=("ann",)), rule=logless))
     assert "no sharing log" in why(shop.count(Selection(partner="1"), rule=logless))
 
 
-def test_slow_query_is_cancelled(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_count_is_unknown_and_marked_for_retry_if_query_exceeds_time_limit(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(snapshot._SETTINGS, "statement_timeout", "200ms")
     slow = Records(
         collection="doc", subjects=("r.writer",), at="now() + pg_sleep(5)::text::interval"
@@ -239,7 +243,9 @@ def test_slow_query_is_cancelled(shop: Shop, monkeypatch: pytest.MonkeyPatch) ->
     assert scope.unknown[0].passing
 
 
-def test_count_times_out_while_table_is_locked(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_count_is_unknown_and_marked_for_retry_if_table_stays_locked(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(snapshot._SETTINGS, "lock_timeout", "200ms")
     with shop.owner.transaction():
         shop.owner.execute("LOCK TABLE doc")
@@ -248,7 +254,7 @@ def test_count_times_out_while_table_is_locked(shop: Shop, monkeypatch: pytest.M
     assert scope.unknown[0].passing
 
 
-def test_count_uses_one_read_only_snapshot(shop: Shop) -> None:
+def test_count_ignores_rows_inserted_after_its_read_only_snapshot_was_opened(shop: Shop) -> None:
     with snapshot.open_snapshot(shop.address(), SHOP, ZONE.key) as connection:
         live = inspect_database(connection, SHOP, RULE)
         shop.owner.execute("INSERT INTO person (id) VALUES (3)")
@@ -262,11 +268,11 @@ def test_count_uses_one_read_only_snapshot(shop: Shop) -> None:
         shop.owner.execute("SELECT pg_stat_clear_snapshot(), pg_sleep(0.01)")
 
 
-def test_scope_without_affected_people_gives_warning(shop: Shop) -> None:
+def test_scope_text_contains_warning_if_no_people_are_affected(shop: Shop) -> None:
     scope = shop.count(Selection(accounts=("anne",)))
     assert (scope.is_empty, scope.subjects) == (True, 0)
     assert scope.counted[0].accounts == {"anne": 0}
-    lines = [Translator("en", "UTC").text(line) for line in scope_lines(scope)]
+    lines = [Translator("en", "UTC").text(line) for line in scope_lines(scope, {})]
     assert any("found no people in the entered scope" in line for line in lines)
     assert any("anne. Check that the account names are correct." in line for line in lines)
 
@@ -302,7 +308,7 @@ def test_entered_text_is_never_executed_as_sql(shop: Shop, text: str) -> None:
     assert shop.count().subjects == 2
 
 
-def test_table_and_column_names_with_special_characters_are_quoted(shop: Shop) -> None:
+def test_count_succeeds_if_table_and_column_names_contain_special_characters(shop: Shop) -> None:
     name = 'odd %s "table"'
     shop.owner.execute(
         SQL("CREATE TABLE {} ({} integer, who integer)").format(Identifier(name), Identifier("k%"))
@@ -322,7 +328,7 @@ def test_table_and_column_names_with_special_characters_are_quoted(shop: Shop) -
     assert (listed.subjects, listed.counted[0].not_found_at) == (1, (2,))
 
 
-def test_infinite_times_are_left_out_of_first_and_last_time(shop: Shop) -> None:
+def test_infinite_times_are_left_out_of_first_and_last_time_of_count(shop: Shop) -> None:
     shop.owner.execute(
         "INSERT INTO person (id, joined) VALUES (3, 'infinity'), (4, '0044-03-15 BC'),"
         " (5, '20000-01-01'), (6, NULL)"
@@ -337,7 +343,7 @@ def test_infinite_times_are_left_out_of_first_and_last_time(shop: Shop) -> None:
     assert log.log_first == log.log_last == datetime(2026, 1, 1, 2, tzinfo=UTC)
 
 
-def test_time_without_zone_is_in_timezone_of_pack(shop: Shop) -> None:
+def test_record_time_without_timezone_is_interpreted_in_timezone_of_pack(shop: Shop) -> None:
     since = datetime(2026, 1, 1, 2, tzinfo=UTC)  # ten o'clock in Shanghai, as the document says
     for zone, papers in (("Asia/Shanghai", 1), ("Asia/Tokyo", 0)):
         selection = Selection(collections=("shop.doc",), since=since)
@@ -349,7 +355,7 @@ def test_time_without_zone_is_in_timezone_of_pack(shop: Shop) -> None:
         assert scope.records == papers
 
 
-def test_minors_are_people_under_age_when_the_company_became_aware_of_the_incident(
+def test_minors_are_counted_by_age_at_time_when_company_became_aware_of_incident(
     shop: Shop,
 ) -> None:
     shop.owner.execute("UPDATE person SET born = '2012-03-01' WHERE id = 1")
@@ -361,7 +367,7 @@ def test_minors_are_people_under_age_when_the_company_became_aware_of_the_incide
     assert (unknown.minors, unknown.age_unknown) == (None, 2)
 
 
-def test_listed_keys_of_every_column_type_are_found(shop: Shop) -> None:
+def test_count_includes_entered_key_for_every_type_of_key_column(shop: Shop) -> None:
     key = "6f1d2f3e-0000-4000-8000-00000000000a"
     for kind, present, absent in (
         ("uuid", key, "6f1d"), ("text", "a/b", "a"), ("date", "2026-01-01", "1 May"),

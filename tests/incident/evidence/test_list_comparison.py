@@ -38,7 +38,7 @@ def add(company: Company, *keys: int) -> None:
         company.run(f"INSERT INTO customer VALUES ({key}, 'Late {key}', NULL, '2026-11-02Z')")
 
 
-def test_figures_still_include_people_of_earlier_count_after_the_scope_is_replaced(
+def test_number_of_affected_people_includes_earlier_count_after_scope_is_replaced(
     company: Company,
 ) -> None:
     case = company.open(1, 2, 3).counted()
@@ -57,7 +57,7 @@ def test_figures_still_include_people_of_earlier_count_after_the_scope_is_replac
     )
     assert any(
         "the stated number of people may be too high" in english(note)
-        for note in scope_notes(scope)
+        for note in scope_notes(scope, {})
     )
     entry = case.entries(Kind.PRESERVED)[-1]
     assert (entry.data["version"], entry.data["people"], entry.data["complete"]) == (3, 7, True)
@@ -70,7 +70,7 @@ def test_figures_still_include_people_of_earlier_count_after_the_scope_is_replac
     assert newest(case) == scope
 
 
-def test_count_of_people_includes_those_added_between_the_count_and_storage_of_the_list(
+def test_number_of_affected_people_includes_people_added_before_list_was_stored(
     company: Company, newcomers: list[int]
 ) -> None:
     case = company.open(keys=[])

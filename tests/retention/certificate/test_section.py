@@ -9,6 +9,7 @@ import pytest
 
 from include.approvals.reasons import COMMAND_LINE
 from include.evidence.model import Outcome, RunContext
+from include.policy.datamap import MappedCollection, MappedField
 from include.policy.period import Period
 from include.reports.html import render_html
 from include.reports.i18n import Translator
@@ -198,7 +199,9 @@ def test_database_section_gives_reason_for_each_planned_record_that_remains(
     assert (fact.value, fact.status) == (4, Outcome.ATTENTION)
 
 
-def test_reason_for_remaining_record_is_reference_from_record_that_was_not_approved() -> None:
+def test_reason_for_remaining_record_is_reference_from_record_whose_deletion_was_not_approved() -> (
+    None
+):
     left = remaining_data(referred=4)
     results = execution_data({"order": 6}, not_approved=["proof"])
     conclusion = certificate(
@@ -209,7 +212,7 @@ def test_reason_for_remaining_record_is_reference_from_record_that_was_not_appro
     )
 
 
-def test_database_section_lists_holds_and_references_that_keep_records() -> None:
+def test_database_section_contains_legal_holds_and_references_that_keep_records() -> None:
     lines = sentences(certificate(run_records(**FULL)))
     assert "3 | data subject | claim pending | legal | 2027-06-01 | All orders | 2" in lines
     for reason in (
@@ -221,9 +224,7 @@ def test_database_section_lists_holds_and_references_that_keep_records() -> None
         assert f"All orders | {reason}" in lines
 
 
-def test_reason_for_remaining_records_states_the_foreign_key_if_a_table_has_two_foreign_keys() -> (
-    None
-):
+def test_reason_for_remaining_records_contains_foreign_key_name_if_a_table_has_two() -> None:
     by = {"table": "public.waybill", "collection": "waybill", "records": 1}
     keys = [by | {"constraint": "sender"}, by | {"constraint": "receiver"}]
     lines = sentences(certificate(run_records(plan=plan_data(planned_class(referred_by=keys)))))
@@ -296,7 +297,7 @@ def test_database_section_shows_no_approval_if_plan_is_within_limits() -> None:
     assert "The approval was not requested, because no person is entitled to approve." in lines
 
 
-def test_plan_check_returns_shell_command_with_hash_of_plan() -> None:
+def test_certificate_contains_sha256sum_command_with_hash_of_the_plan() -> None:
     assert f"echo '{SHA256}  plan-shop.json' | sha256sum --check" in sentences(
         certificate(run_records())
     )
@@ -310,7 +311,7 @@ def test_plan_check_returns_shell_command_with_hash_of_plan() -> None:
         (FULL["verify"]["copies"], "20261001T180000Z-60b3d7 | 2026-10-02 02:00 UTC+08:00 | "),
     ],
 )
-def test_database_section_lists_backups_or_says_that_there_are_none_or_store_is_unreadable(
+def test_database_section_contains_backups_or_says_that_none_exist_or_store_is_unreadable(
     copies: Any, said: str
 ) -> None:
     conclusion = certificate(
@@ -319,7 +320,7 @@ def test_database_section_lists_backups_or_says_that_there_are_none_or_store_is_
     assert any(sentence.startswith(said) for sentence in sentences(conclusion))
 
 
-def test_charts_of_certificate_compare_numbers_of_erased_and_expired_records() -> None:
+def test_charts_of_certificate_show_numbers_of_erased_and_expired_records() -> None:
     moment = datetime(2026, 11, 25, tzinfo=UTC)
     conclusion = certificate(run_records(), trend=(PastRun(moment, 10), PastRun(moment, None)))
     blocks = [each for section in conclusion.sections for each in section.blocks]
@@ -355,19 +356,36 @@ def test_charts_of_certificate_compare_numbers_of_erased_and_expired_records() -
 def test_retention_text_contains_period_and_its_start_and_legal_minimum(
     results: dict[str, Any], text: str
 ) -> None:
-    assert english(database_run.retention_text(retention_rule(**results))) == text
+    assert english(database_run.retention_text(retention_rule(**results), None)) == text
+
+
+def test_retention_and_disposition_texts_contain_field_titles_instead_of_column_names() -> None:
+    title = {"en": "the order", "zh-CN": "下单之日"}
+    created_at = MappedField(name="created_at", titles=title)
+    orders = MappedCollection(
+        name="orders", schema_name="public", table="orders", fields={"created_at": created_at}
+    )
+    rule = retention_rule()
+    assert english(database_run.retention_text(rule, orders)) == "3 years after the order"
+    sql_clock = retention_rule(clock={"sql": "t.x", "title": title})
+    assert english(database_run.retention_text(sql_clock, None)) == "3 years after the order"
+    mask = retention_rule(action="mask", mask={"created_at": "erase", "other": "erase"})
+    text = database_run.disposition_text(mask, orders)
+    assert english(text) == "masked by GB/T 41833-2022: the order, other"
 
 
 def test_retention_text_in_chinese_has_no_plural() -> None:
     assert (
-        Translator("zh_CN").text(database_run.retention_text(retention_rule()))
+        Translator("zh_CN").text(database_run.retention_text(retention_rule(), None))
         == "3 年（起算：created_at）"
     )
     assert Translator("zh_CN").text(database_run.period_text(Period.parse("P1M"))) == "1 个月"
 
 
 @pytest.mark.parametrize("language", ["en", "zh_CN"])
-def test_full_certificate_renders_in_both_languages(language: str) -> None:
+def test_full_certificate_contains_all_values_in_both_languages_and_no_untranslated_text(
+    language: str,
+) -> None:
     """All cells are filled, and the Chinese report contains no English sentence."""
     conclusion = certificate(run_records(**FULL), rules={"shop": [retention_rule(on_request=True)]})
     page = render_html(
