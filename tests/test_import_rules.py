@@ -47,7 +47,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_import_contracts_are_kept():
+def test_import_linter_reports_no_broken_contract():
     process = lint(ROOT)
     assert process.returncode == 0, process.stdout + process.stderr
     assert "6 kept, 0 broken" in process.stdout
@@ -86,7 +86,7 @@ def test_import_contracts_are_kept():
         ("attic/__init__.py", "", "attic"),
     ],
 )
-def test_import_contracts_detect_a_planted_violation(
+def test_import_linter_reports_contract_that_a_forbidden_import_breaks(
     copy: Path, file: str, line: str, message: str
 ):
     """Imports inside of a function or in a new package are detected too."""
@@ -109,7 +109,7 @@ def test_import_contracts_detect_a_planted_violation(
     assert not any(message in contract for contract in kept)
 
 
-def test_import_of_another_workflow_is_refused(copy: Path):
+def test_import_linter_reports_import_from_package_of_another_workflow(copy: Path):
     planted = copy / "include" / "intake" / "planted.py"
     planted.write_text("from include.backup import dump\n")
     try:

@@ -73,14 +73,16 @@ def test_local_lock_file_has_at_most_170_packages(python: str):
 
 @pytest.mark.parametrize("python", PYTHONS)
 @pytest.mark.parametrize(("first", "second"), list(combinations(LOCKS, 2)))
-def test_lock_files_agree_on_package_versions(first: str, second: str, python: str):
+def test_package_has_the_same_version_in_all_dependency_lock_files(
+    first: str, second: str, python: str
+):
     ours, theirs = versions(first, python), versions(second, python)
     shared = ours.keys() & theirs.keys()
     assert {name: ours[name] for name in shared} == {name: theirs[name] for name in shared}
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_lock_files_have_hashes_and_no_index(lock: str):
+def test_dependency_lock_files_contain_package_hashes_and_no_index_url(lock: str):
     text = (ROOT / lock).read_text()
     assert "://" not in text
     assert "--index" not in text
@@ -101,7 +103,7 @@ def test_every_direct_dependency_has_a_comment_with_its_reason():
     "name",
     ["apache-airflow", "boto3", "cryptography", "great-expectations", "jinja2", "pytest"],
 )
-def test_production_lock_has_the_required_packages(name: str):
+def test_production_lock_file_contains_the_required_packages(name: str):
     assert name in versions(PRODUCTION, PYTHONS[-1])
 
 
@@ -132,7 +134,9 @@ def test_package_is_only_in_the_lock_files_that_need_it(name: str, locks: set[st
         (["bench", "quality"], [PRODUCTION, LOCAL, DEVELOPMENT]),
     ],
 )
-def test_launcher_chooses_lock_files_by_command(launcher: Any, words: list[str], locks: list[str]):
+def test_launcher_requires_only_the_dependency_lock_files_that_the_command_needs(
+    launcher: Any, words: list[str], locks: list[str]
+):
     assert launcher.missing_locks(words) == locks
 
 
@@ -155,13 +159,13 @@ def test_launcher_does_not_install_a_lock_file_twice(launcher: Any):
     assert launcher.missing_locks(["up"]) == []
 
 
-def test_launcher_updates_installed_lock_files_that_are_outdated(launcher: Any):
+def test_launcher_installs_lock_file_again_if_installed_version_is_outdated(launcher: Any):
     """An outdated lock file is installed again, even if the command does not need it."""
     mark(launcher, PRODUCTION, "0" * 64)
     assert launcher.missing_locks(["up"]) == [PRODUCTION, LOCAL]
 
 
-def test_launcher_recreates_a_venv_without_pip_if_uv_is_gone(
+def test_launcher_recreates_venv_that_has_no_pip_if_uv_is_not_available(
     launcher: Any, monkeypatch: pytest.MonkeyPatch
 ):
     python = launcher.VENV / "bin" / "python"
@@ -247,7 +251,7 @@ print(len(absent))
 """
 
 
-def test_local_lock_file_has_all_packages_that_up_imports(tmp_path: Path):
+def test_local_lock_file_contains_all_packages_that_command_up_imports(tmp_path: Path):
     """`up` starts parts of Airflow, and imports ParcelSeal's modules and the DAG files."""
     names = json.dumps(sorted(versions(LOCAL, PYTHONS[-1]) | versions(LOCAL, PYTHONS[0])))
     done = subprocess.run(

@@ -43,7 +43,9 @@ def test_number_of_test_workers_is_zero_only_if_one_test_group_is_selected(
     assert parallel.number_of_workers(arguments) == workers
 
 
-def test_quick_option_skips_slow_test_files_and_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_takes_long_is_true_for_test_files_with_long_duration_and_end_to_end_tests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A file without a recorded duration counts as quick."""
     durations = {"tests/a/test_long.py": 3.5, "tests/a/test_short.py": 0.4}
     monkeypatch.setattr(parallel, "_durations", lambda: durations)
@@ -74,7 +76,7 @@ def test_durations_are_recorded_for_each_test_file(
     assert file.read_text() == '{\n "tests/a.py": 0.0,\n "tests/b.py": 2.3\n}\n'
 
 
-def test_processor_seconds_are_added_up_by_folder_and_file() -> None:
+def test_summary_contains_sum_of_processor_seconds_for_each_test_folder_and_file() -> None:
     """The largest sums come first. A report without a measurement adds nothing."""
     reports = []
     for name, seconds in (("a/test_b.py", 1.0), ("a/test_c.py", 2.5), ("d/test_e.py", 3.0)):

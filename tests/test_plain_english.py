@@ -18,7 +18,9 @@ CODE = ("include", "plugins", "dags")
 
 
 @pytest.mark.parametrize("roots", LIMITS, ids="-".join)
-def test_folder_has_at_most_its_limit_of_sentences_that_are_hard_to_read(roots: tuple[str, ...]):
+def test_number_of_hard_to_read_sentences_in_each_folder_is_within_its_limit(
+    roots: tuple[str, ...],
+):
     paths = [path for root in roots for path in plain_english.files(ROOT / root)]
     lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in paths)
     places = [place for path in paths for place in plain_english.places(path)]
@@ -81,7 +83,9 @@ def test_code_uses_no_name_from_the_list_of_meaningless_names(root: str):
         ("# " + "word " * 33 + "\n", "a long sentence"),
     ],
 )
-def test_python_checker_reports_the_rule_that_a_text_breaks(tmp_path: Path, text: str, rule: str):
+def test_python_checker_returns_the_style_rule_that_a_text_violates(
+    tmp_path: Path, text: str, rule: str
+):
     path = tmp_path / "example.py"
     path.write_text(text)
     places = list(plain_english.places(path))
@@ -97,7 +101,7 @@ def test_markdown_checker_skips_code_and_reports_long_lines(tmp_path: Path):
     assert rules == {"a long line", "a long sentence"}
 
 
-def test_checker_accepts_plain_sentences_and_names(tmp_path: Path):
+def test_checker_reports_nothing_for_plain_sentences_and_names(tmp_path: Path):
     path = tmp_path / "example.py"
     path.write_text(
         '"""Delete expired records that are not under legal hold."""\nfor record in []:\n    pass\n'

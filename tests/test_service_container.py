@@ -24,7 +24,7 @@ from include.services.routes import remarks_of
         {"current": "1"},
     ],
 )
-def test_erasure_keys_without_current_key_are_refused(
+def test_erasure_keys_raise_usage_error_if_current_key_is_missing_or_invalid(
     tmp_path: Path, keys_setting: dict[str, object]
 ) -> None:
     extra = json.dumps({"extra": {"erasure_keys": keys_setting}, "conn_type": "postgres"})
@@ -34,7 +34,7 @@ def test_erasure_keys_without_current_key_are_refused(
         _ = services.erasure_keys
 
 
-def test_erasure_keys_are_read_by_name(tmp_path: Path) -> None:
+def test_erasure_key_whose_name_is_a_number_is_read(tmp_path: Path) -> None:
     """The name of a key may be a number."""
     keys = {"current": 1, "keys": {1: "x" * 32}}
     extra = json.dumps({"extra": {"erasure_keys": keys}, "conn_type": "postgres"})
@@ -53,7 +53,7 @@ def test_connection_faults_are_empty_for_the_local_profile(tmp_path: Path) -> No
     assert not (tmp_path / "none").exists()
 
 
-def test_missing_connection_is_a_fault_without_the_local_profile(tmp_path: Path) -> None:
+def test_missing_connection_raises_usage_error_if_local_profile_is_off(tmp_path: Path) -> None:
     environment = {"PARCELSEAL_HOME": str(tmp_path / "none"), "PARCELSEAL_LOCAL_PROFILE": "off"}
     services = services_from(environment)
     for conn_id in ("offsite_store", "state_db", "mail"):
@@ -82,7 +82,7 @@ def test_configured_store_is_opened_although_no_home_folder_exists(
     assert not (tmp_path / "none").exists()
 
 
-def test_connection_faults_report_every_faulty_connection_without_its_values(
+def test_connection_faults_contain_name_but_no_values_of_every_faulty_connection(
     tmp_path: Path,
 ) -> None:
     messages = faults(
@@ -112,7 +112,9 @@ def test_connection_faults_report_recipient_whose_certificate_cannot_be_read(
 
 
 @pytest.mark.parametrize("name", ["evidence_store", "drill_db"])
-def test_connection_faults_never_quote_a_truncated_key(tmp_path: Path, name: str) -> None:
+def test_connection_faults_never_contain_the_text_of_a_truncated_private_key(
+    tmp_path: Path, name: str
+) -> None:
     """A key without its first line looks like a file name."""
     body = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcw/gSkAgEAAoIB"
     spec = {
@@ -213,7 +215,9 @@ def test_connection_faults_report_chat_robot_webhook_without_https(tmp_path: Pat
     ]
 
 
-def test_database_without_verified_tls_is_a_remark_and_no_fault(tmp_path: Path) -> None:
+def test_database_without_verified_tls_gives_a_remark_but_no_connection_fault(
+    tmp_path: Path,
+) -> None:
     named = {
         "AIRFLOW_CONN_CUSTOMER_DB": "postgresql://u:p@db.example/d?sslmode=disable",
         "AIRFLOW_CONN_STATE_DB": "postgresql://u:p@db.example/d",

@@ -84,7 +84,9 @@ def test_start_of_a_workflow_or_command_imports_no_heavy_package(
 
 
 @pytest.mark.parametrize("dag_id", WORKFLOWS)
-def test_task_imports_no_other_workflow(starts: dict[str, Any], dag_id: str) -> None:
+def test_task_of_a_workflow_imports_no_package_of_another_workflow(
+    starts: dict[str, Any], dag_id: str
+) -> None:
     packages = {name.rpartition(".workflow:")[0] for name in WORKFLOWS.values()}
     own = WORKFLOWS[dag_id].rpartition(".workflow:")[0]
     assert packages.intersection(starts[dag_id]) == {own}

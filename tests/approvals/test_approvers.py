@@ -33,12 +33,12 @@ def test_same_person_is_true_for_different_spellings_of_a_name(spelling: str) ->
 
 
 @pytest.mark.parametrize("nobody", ["", " ", "\u200b", "\u3164\ufe0f", "\u2800"])
-def test_empty_name_is_not_the_same_person_as_any_name(nobody: str) -> None:
+def test_same_person_is_false_for_an_empty_name(nobody: str) -> None:
     assert not same_person(nobody, nobody)
     assert not is_among(nobody, [nobody, "E1"])
 
 
-def test_similar_names_are_different_people() -> None:
+def test_same_person_is_false_for_similar_names() -> None:
     assert not same_person("E00003", "E00030")
     assert not same_person("jose", "josé")
 
@@ -47,7 +47,9 @@ def test_similar_names_are_different_people() -> None:
     ("name", "other"),
     [("पटल", "पटेल"), ("דוד", "דוּד"), ("محمد", "محمّد"), ("กม", "กำ"), ("が", "か"), ("갑", "가")],
 )
-def test_names_that_differ_by_combining_mark_are_different_people(name: str, other: str) -> None:
+def test_same_person_is_false_for_names_that_differ_only_in_a_combining_mark(
+    name: str, other: str
+) -> None:
     assert not same_person(name, other)
     assert same_person(unicodedata.normalize("NFD", other), other)
 
@@ -56,7 +58,7 @@ SIGNS = st.sampled_from("eE\u0301\u034f\u3164\u1100\u1160\u1161\u2800\ufe0f\u00a
 
 
 @given(st.text(max_size=20) | st.text(SIGNS, max_size=20))
-def test_normalize_person_is_idempotent(name: str) -> None:
+def test_normalize_person_returns_a_normalized_name_unchanged(name: str) -> None:
     compared = normalize_person(name)
     assert normalize_person(compared) == compared
     assert normalize_person(unicodedata.normalize("NFD", name).casefold()) == compared

@@ -56,13 +56,15 @@ BETWEEN = st.sampled_from(
         ("ﬁrst：全角，标点（保留）", "ﬁrst：全角，标点（保留）"),
     ],
 )
-def test_redact_reason_redacts_numbers_and_keeps_words(typed: str, redacted: str | None) -> None:
+def test_redact_reason_replaces_phone_and_id_numbers_and_mail_addresses_and_keeps_other_words(
+    typed: str, redacted: str | None
+) -> None:
     assert redact_reason(typed) == (typed if redacted is None else redacted)
 
 
 @settings(max_examples=300)
 @given(st.data())
-def test_mobile_or_id_number_is_redacted_in_any_spelling(data: st.DataObject) -> None:
+def test_redact_reason_redacts_mobile_or_id_number_in_any_spelling(data: st.DataObject) -> None:
     number = data.draw(st.sampled_from([MOBILE, f"86{MOBILE}", ID_NUMBER[:-1] + "1"]))
     written = "".join(
         data.draw(st.sampled_from(WRITTEN))(digit) + data.draw(BETWEEN) for digit in number
@@ -76,14 +78,14 @@ def test_mobile_or_id_number_is_redacted_in_any_spelling(data: st.DataObject) ->
 
 @settings(max_examples=200)
 @given(st.text(max_size=600))
-def test_redacted_reason_has_limited_length(typed: str) -> None:
+def test_redact_reason_result_is_not_longer_than_the_maximum_length(typed: str) -> None:
     once = redact_reason(typed)
     assert len(once) <= MAX_REASON_LENGTH
     assert not re.search(r"\d{6}", unicodedata.normalize("NFKC", once))
 
 
 @given(st.text(st.characters(exclude_categories=["Nd", "No", "Nl", "Cs", "Cc"]), max_size=80))
-def test_text_without_numbers_is_unchanged(typed: str) -> None:
+def test_redact_reason_keeps_words_of_text_without_numbers_or_mail_addresses(typed: str) -> None:
     words = typed.replace("@", "").replace("＠", "").replace("﹫", "")
     if "(at)" not in unicodedata.normalize("NFKC", words).casefold().replace(" ", ""):
         assert redact_reason(words) == " ".join(words.split())
@@ -97,7 +99,9 @@ def test_long_reason_is_redacted_quickly() -> None:
 @pytest.mark.parametrize(
     "typed", [MOBILE, "…", " - ", "ada@example.com", "１３８００１３８０００。"]
 )
-def test_has_words_is_false_for_reason_with_only_a_number(typed: str) -> None:
+def test_has_words_is_false_for_text_of_only_numbers_mail_addresses_or_punctuation(
+    typed: str,
+) -> None:
     assert not has_words(typed)
     assert has_words(f"{typed} 有误")
 
@@ -119,7 +123,7 @@ def test_has_words_is_false_for_reason_with_only_a_number(typed: str) -> None:
         "530102192005080119",
     ],
 )
-def test_has_personal_number_finds_mobile_and_id_numbers(name: str) -> None:
+def test_has_personal_number_is_true_for_mobile_and_id_numbers(name: str) -> None:
     assert has_personal_number(name)
 
 
@@ -150,7 +154,7 @@ def test_has_personal_number_is_false_for_dates_and_serial_numbers(name: str) ->
     assert not has_personal_number(name)
 
 
-def test_redact_reason_respects_max_length() -> None:
+def test_redact_reason_shortens_text_to_default_or_given_max_length() -> None:
     words = "seen at the counter, " * 40 + "139 1234 5678"
     assert len(redact_reason(words)) == MAX_REASON_LENGTH
     assert redact_reason(words, max_length=2_000) == "seen at the counter, " * 40 + "…"

@@ -44,7 +44,9 @@ def decide(state: Engine, about: Request, person: str | None, **more: Any) -> De
         )
 
 
-def test_approval_is_valid_only_for_the_content_that_was_approved(state: Engine) -> None:
+def test_require_approval_raises_control_failed_error_if_content_changed_after_approval(
+    state: Engine,
+) -> None:
     about = create_request(state, deadline=NOW + timedelta(hours=72))
     decision = decide(state, about, "E3")
     assert isinstance(decision, Decision)
@@ -71,7 +73,7 @@ def test_approval_is_valid_only_for_the_content_that_was_approved(state: Engine)
         ("E3", RefusalCause.NO_REASON, {"decision": REJECT, "reason": " \n"}),
     ],
 )
-def test_invalid_answer_is_stored_as_refusal(
+def test_decide_stores_invalid_answer_to_approval_request_as_refusal(
     state: Engine, person: str | None, cause: RefusalCause, more: dict[str, str]
 ) -> None:
     about = create_request(state)
@@ -86,7 +88,9 @@ def test_invalid_answer_is_stored_as_refusal(
 
 
 @pytest.mark.parametrize("decision", [APPROVE, REJECT])
-def test_decide_refuses_answer_to_the_form_of_another_request(state: Engine, decision: str) -> None:
+def test_decide_refuses_answer_that_belongs_to_other_content_than_that_of_the_request(
+    state: Engine, decision: str
+) -> None:
     """The cause of the refusal is `OTHER_CONTENT`.
 
     The approver may still answer the current form.
@@ -104,12 +108,14 @@ def test_decide_refuses_answer_to_the_form_of_another_request(state: Engine, dec
     assert isinstance(decide(state, about, "E3"), Decision)
 
 
-def test_decide_accepts_an_approver_in_any_spelling(state: Engine) -> None:
+def test_decide_accepts_name_of_approver_in_lower_case(state: Engine) -> None:
     """The comparison ignores case."""
     assert isinstance(decide(state, create_request(state), "e3"), Decision)
 
 
-def test_second_decision_is_refused(state: Engine) -> None:
+def test_decide_refuses_second_decision_of_another_approver_on_the_same_request(
+    state: Engine,
+) -> None:
     about = create_request(state)
     first = decide(state, about, "E3", decision=REJECT, reason="forms are missing")
     assert decide(state, about, "E3", decision=REJECT, reason="forms are missing") == first
@@ -123,7 +129,9 @@ def test_second_decision_is_refused(state: Engine) -> None:
             registry.require_approval(conn, about.id, HASH)
 
 
-def test_create_request_is_idempotent_for_same_content(state: Engine) -> None:
+def test_create_request_returns_existing_request_if_content_and_run_are_the_same(
+    state: Engine,
+) -> None:
     assert create_request(state) == create_request(state)
     assert create_request(state).id != create_request(state, sha256="b" * 64).id
     assert create_request(state).id != create_request(state, run_id="next").id
@@ -133,7 +141,9 @@ def test_create_request_is_idempotent_for_same_content(state: Engine) -> None:
         )
 
 
-def test_decision_redacts_reason(state: Engine) -> None:
+def test_decision_contains_reason_with_redacted_phone_and_id_numbers_and_mail_address(
+    state: Engine,
+) -> None:
     reason_text = (
         "3 forms, e.g. 138 1234 5678 and\n11010119900307109X, and wang@example.com, are wrong"
     )
@@ -143,7 +153,7 @@ def test_decision_redacts_reason(state: Engine) -> None:
     assert decision.reason == "3 forms, e.g. … and …, and …, are wrong"
 
 
-def test_find_request_returns_the_earlier_request_if_the_content_was_changed_back(
+def test_find_request_returns_earlier_request_with_the_given_digest_despite_a_newer_request(
     state: Engine,
 ) -> None:
     first, newest = create_request(state), create_request(state, sha256="b" * 64)

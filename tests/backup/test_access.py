@@ -96,7 +96,7 @@ def source(
     return take(origin, store, recipients, signer).source(operations.opening)
 
 
-def test_restore_target_has_owners_and_grants_of_the_original_after_it_is_opened(
+def test_restored_database_gets_owners_and_grants_of_original_only_when_it_is_opened(
     source: Source, origin: DatabaseAddress, target: DatabaseAddress
 ) -> None:
     access = TargetAccess(target, owners=True, is_new=True)
@@ -112,7 +112,7 @@ def test_restore_target_has_owners_and_grants_of_the_original_after_it_is_opened
     assert (comparison.definitions, comparison.different) == (Definitions(), ())
 
 
-def test_target_opened_without_owners_has_its_previous_connect_rights(
+def test_restore_target_has_its_previous_connect_privileges_again_after_it_is_opened(
     source: Source, target: DatabaseAddress
 ) -> None:
     access = TargetAccess(target, owners=False, is_new=True)
@@ -128,7 +128,7 @@ def test_target_opened_without_owners_has_its_previous_connect_rights(
     assert rows(target, CONNECT) == [(False,)]
 
 
-def test_closing_a_target_in_use_keeps_its_connect_rights(
+def test_closing_restore_target_that_is_not_new_does_not_revoke_connect_privileges(
     source: Source, target: DatabaseAddress
 ) -> None:
     access = TargetAccess(target, owners=False, is_new=False)
@@ -136,7 +136,7 @@ def test_closing_a_target_in_use_keeps_its_connect_rights(
     assert rows(target, CONNECT) == [(True,)]
 
 
-def test_restore_with_missing_role_is_refused_before_load(
+def test_restore_raises_usage_error_before_load_if_server_lacks_a_role_of_the_original(
     source: Source, target: DatabaseAddress, server: DatabaseAddress
 ) -> None:
     run(server, "ALTER ROLE clerk_of_owners RENAME TO clerk_elsewhere")
@@ -151,7 +151,7 @@ def test_restore_with_missing_role_is_refused_before_load(
 
 
 @pytest.mark.parametrize("is_new", [True, False])
-def test_close_refuses_target_whose_default_privileges_grant_rights_on_new_tables(
+def test_closing_target_raises_usage_error_if_default_privileges_grant_rights_on_new_tables(
     source: Source, target: DatabaseAddress, is_new: bool
 ) -> None:
     """Default privileges would open each table as soon as the restore creates it."""
@@ -162,7 +162,7 @@ def test_close_refuses_target_whose_default_privileges_grant_rights_on_new_table
     assert rows(target, "SELECT FROM pg_class WHERE relname = 't'") == []
 
 
-def test_close_accepts_target_whose_default_privileges_do_not_affect_restored_tables(
+def test_closing_target_raises_no_error_if_default_privileges_do_not_affect_restored_tables(
     target: DatabaseAddress, roles: None
 ) -> None:
     run(
@@ -173,7 +173,7 @@ def test_close_accepts_target_whose_default_privileges_do_not_affect_restored_ta
     TargetAccess(target, owners=False, is_new=False).close(b"", [])
 
 
-def test_close_by_a_role_that_does_not_own_the_target_reports_that_it_stays_open(
+def test_closing_target_reports_that_other_roles_may_still_connect_if_role_does_not_own_it(
     target: DatabaseAddress, roles: None
 ) -> None:
     run(target, "ALTER ROLE clerk_of_owners LOGIN PASSWORD 'x'")
@@ -183,7 +183,7 @@ def test_close_by_a_role_that_does_not_own_the_target_reports_that_it_stays_open
     assert access.connect_state.startswith("Other roles may connect to it as before")
 
 
-def test_target_stays_closed_if_a_grant_of_the_original_fails(
+def test_restore_target_stays_closed_to_other_roles_if_a_grant_cannot_be_restored(
     source: Source, target: DatabaseAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Owners, grants and connect rights are restored in one transaction."""
@@ -196,7 +196,7 @@ def test_target_stays_closed_if_a_grant_of_the_original_fails(
     assert {owner for _, owner, _ in rows(target, ACCESS)} == {"postgres", ""}
 
 
-def test_restored_rows_are_not_readable_by_other_roles_during_load(
+def test_restored_rows_are_not_readable_by_other_roles_before_target_is_opened(
     source: Source, target: DatabaseAddress
 ) -> None:
     """Even the future owners of the tables can neither read them nor connect."""
@@ -234,7 +234,7 @@ def close_and_end(target: DatabaseAddress, *, is_new: bool = True) -> TargetAcce
 
 
 @pytest.mark.parametrize("text", ["plain", "  two\nlines \n", "", CLOSED.rstrip(".") + ", maybe"])
-def test_second_restore_leaves_comment_of_target_as_before_the_first_restore(
+def test_second_restore_resets_database_comment_to_its_text_before_the_first_restore(
     target: DatabaseAddress, text: str
 ) -> None:
     comment_on(target, text)
@@ -245,7 +245,9 @@ def test_second_restore_leaves_comment_of_target_as_before_the_first_restore(
     assert rows(target, COMMENT) == [(text,)]
 
 
-def test_second_restore_opens_target_whose_comment_was_extended(target: DatabaseAddress) -> None:
+def test_second_restore_opens_target_if_text_was_added_around_closed_marker_in_its_comment(
+    target: DatabaseAddress,
+) -> None:
     """The marker of a closed database is recognised anywhere in the comment."""
     close_and_end(target)
     comment_on(target, f"Do not touch! {CLOSED} Wang is at it.")
@@ -254,7 +256,9 @@ def test_second_restore_opens_target_whose_comment_was_extended(target: Database
     assert rows(target, COMMENT) == [("Do not touch! Wang is at it.",)]
 
 
-def test_second_restore_reports_target_whose_comment_was_replaced(target: DatabaseAddress) -> None:
+def test_second_restore_leaves_target_closed_if_its_comment_has_lost_the_closed_marker(
+    target: DatabaseAddress,
+) -> None:
     """The new comment lacks the marker of a closed database, so the target stays closed."""
     assert not close_and_end(target).keeps_public_out
     comment_on(target, "being restored")
@@ -263,7 +267,7 @@ def test_second_restore_reports_target_whose_comment_was_replaced(target: Databa
     assert (access.keeps_public_out, rows(target, CONNECT)) == (True, [(False,)])
 
 
-def test_close_removes_closed_marker_from_comment_of_target_that_was_opened_by_hand(
+def test_closing_target_that_was_opened_by_hand_removes_closed_marker_from_its_comment(
     target: DatabaseAddress,
 ) -> None:
     """Otherwise the comment would describe the target as closed forever."""
@@ -274,7 +278,7 @@ def test_close_removes_closed_marker_from_comment_of_target_that_was_opened_by_h
     assert rows(target, COMMENT) == [("orders of May",)]
 
 
-def test_second_restore_into_busy_target_is_refused(
+def test_second_restore_into_target_raises_usage_error_while_another_restore_runs(
     target: DatabaseAddress, new_database: Callable[..., DatabaseAddress]
 ) -> None:
     with sole_restore(target) as confirm:
@@ -298,7 +302,9 @@ def test_restore_can_start_before_server_has_ended_session_of_previous_restore(
         connection.close()
 
 
-def test_restore_without_its_lock_does_not_open_target(target: DatabaseAddress) -> None:
+def test_sole_restore_raises_service_error_if_the_session_of_its_lock_was_ended(
+    target: DatabaseAddress,
+) -> None:
     with sole_restore(target) as confirm:
         run(target, END_LOCKS)
         with pytest.raises(ServiceError, match="was not opened"):
@@ -306,7 +312,7 @@ def test_restore_without_its_lock_does_not_open_target(target: DatabaseAddress) 
 
 
 @pytest.mark.parametrize("kind", ["TABLES", "LARGE OBJECTS"])
-def test_close_refuses_target_whose_default_privileges_grant_rights_on_new_large_objects(
+def test_closing_target_raises_usage_error_if_default_privileges_grant_rights_on_large_objects(
     target: DatabaseAddress, roles: None, kind: str
 ) -> None:
     """Default privileges of large objects exist since PostgreSQL 18."""

@@ -116,7 +116,7 @@ def test_table_digest_is_the_same_with_and_without_calculation_of_row_sums(archi
 
 
 @pytest.mark.parametrize("by_rows", [False, True])
-def test_archive_reader_refuses_truncated_archive(archive: bytes, by_rows: bool):
+def test_archive_reader_raises_archive_error_if_archive_is_truncated(archive: bytes, by_rows: bool):
     """Truncation at the end of a block is not detected here; pg_dump's exit code shows it."""
     reader = ArchiveReader(rows_of=everything(archive) if by_rows else frozenset())
     head = read_archive([archive]).head_size
@@ -148,7 +148,9 @@ def test_archive_reader_refuses_truncated_archive(archive: bytes, by_rows: bool)
         (b"PGDMP\x01\x10\x00\x04\x08\x03", "custom format"),
     ],
 )
-def test_archive_reader_refuses_archives_in_other_formats(content: bytes, reason: str):
+def test_archive_reader_raises_archive_error_for_other_archive_formats_or_versions(
+    content: bytes, reason: str
+):
     """Cases: SQL text, compressed bytes, unknown versions and pg_dump's other formats."""
     with pytest.raises(ArchiveError, match=reason):
         read_archive([content])
@@ -188,7 +190,9 @@ def as_version(archive: bytes, minor: int) -> bytes:
 
 
 @pytest.mark.parametrize("minor", [14, 15])
-def test_archive_reader_reads_earlier_archive_versions(archive: bytes, minor: int) -> None:
+def test_archive_reader_reads_same_entries_from_earlier_archive_versions(
+    archive: bytes, minor: int
+) -> None:
     """PostgreSQL 12 to 15 write version 1.14, and 16 writes 1.15.
 
     Their entries have fewer fields.
@@ -200,14 +204,14 @@ def test_archive_reader_reads_earlier_archive_versions(archive: bytes, minor: in
     assert older.server_version == newest.server_version != ""
 
 
-def test_archive_reader_refuses_unknown_block_type(archive: bytes):
+def test_archive_reader_raises_archive_error_for_unknown_block_type(archive: bytes):
     """An unknown block type means damage. The reader must not skip the block."""
     head = read_archive([archive]).head_size
     with pytest.raises(ArchiveError, match="unknown block type 9"):
         read_archive([archive[:head] + b"\x09" + archive[head + 1 :]])
 
 
-def test_row_sums_ignore_order_and_detect_each_change(source: DatabaseAddress):
+def test_row_sums_are_equal_for_reordered_rows_and_differ_for_changed_rows(source: DatabaseAddress):
     """The same rows in another order have the same sum; a duplicated row changes the sum."""
 
     def sum_of(values: str) -> int:
@@ -234,7 +238,9 @@ def test_row_sums_ignore_order_and_detect_each_change(source: DatabaseAddress):
     assert len(sums) == len(others)
 
 
-def test_row_sums_equal_sums_of_sha256_modulo_2_to_256(source: DatabaseAddress) -> None:
+def test_row_sum_of_table_equals_sum_of_sha256_digests_of_its_rows_modulo_2_power_256(
+    source: DatabaseAddress,
+) -> None:
     """The test computes the expected sum from the COPY text of the rows."""
     numbers = range(1, 41)
     with source.connect() as conn:
@@ -254,7 +260,9 @@ def test_row_sums_equal_sums_of_sha256_modulo_2_to_256(source: DatabaseAddress) 
     )
 
 
-def test_archive_reader_reads_large_objects_with_bounded_memory(source: DatabaseAddress):
+def test_archive_reader_needs_less_than_8_mib_of_memory_for_large_object_of_30_mb(
+    source: DatabaseAddress,
+):
     """The test reads a large object of 30 MB in pieces of 1 MiB."""
     with source.connect() as conn:
         conn.execute("SELECT lo_from_bytea(0, decode(repeat('00ff5c2e', 7500000), 'hex'))")

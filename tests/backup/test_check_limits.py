@@ -62,7 +62,7 @@ def taking(
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_drill_fails_and_reports_check_constraint_that_reads_another_table(
+def test_restore_drill_fails_and_reports_check_constraint_that_reads_another_table(
     taking: Taking, function: str
 ) -> None:
     """The constraint's function may also raise an error whose text contains a value."""
@@ -86,7 +86,7 @@ def test_restore_fails_and_reports_check_constraint_that_reads_another_table(
         restore(rig.source, target, jobs=1)
 
 
-def test_restore_succeeds_with_not_valid_check_constraint(
+def test_restore_succeeds_if_check_constraint_is_marked_not_valid(
     taking: Taking, target: DatabaseAddress
 ) -> None:
     """pg_dump writes a NOT VALID constraint after all rows, so no row is checked."""
@@ -110,7 +110,7 @@ CONTEXT = "\nCONTEXT:  PL/pgSQL function public.is_zone(text) line 1 at RAISE"
         ("", False),
     ],
 )
-def test_error_of_failed_load_states_which_check_constraint_of_the_table_calls_a_function(
+def test_error_of_failed_load_contains_check_constraint_that_calls_a_function(
     source: DatabaseAddress, output: str, is_named: bool
 ) -> None:
     """The constraint is named only if it calls a function and may be the cause of the error."""

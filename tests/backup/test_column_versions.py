@@ -28,7 +28,7 @@ def set_options(options: str, column: str = "a", table: str = "public.t") -> str
         ("-- SET (pg_attver=7);\n", "-- SET (pg_attver=7);\n"),
     ],
 )
-def test_without_column_versions_removes_pg_attver_and_keeps_other_column_options(
+def test_function_without_column_versions_removes_pg_attver_and_keeps_other_column_options(
     statement: str, kept: str
 ) -> None:
     """In an archive's head, all other bytes keep their positions."""
@@ -51,7 +51,7 @@ def test_loadable_head_does_not_change_pg_attver_in_function_bodies() -> None:
     assert loadable_head(definition.encode(), [entry]) == definition.encode()
 
 
-def test_archive_entry_position_is_the_start_of_its_definition_in_the_archive(
+def test_archive_entry_position_is_the_byte_offset_of_its_definition_in_the_archive(
     source: DatabaseAddress,
 ) -> None:
     run(source, "CREATE TABLE t (a int); CREATE TABLE 客户 (a text DEFAULT '客户');")

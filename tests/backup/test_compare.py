@@ -48,7 +48,7 @@ def copy(plain: Taken, target: DatabaseAddress, operations: Holder) -> DatabaseA
     return target
 
 
-def test_compare_reports_each_kind_of_difference(
+def test_compare_reports_table_with_changed_added_or_deleted_row_or_large_object(
     plain: Taken, copy: DatabaseAddress, operations: Holder
 ):
     """The test makes and undoes one change at a time. The comparison reports only that change."""
@@ -100,7 +100,9 @@ def test_compare_reports_missing_table_and_changed_schema(
     assert compare(source, copy).definitions == Definitions()
 
 
-def test_compare_accepts_reordered_rows(plain: Taken, copy: DatabaseAddress, operations: Holder):
+def test_compare_does_not_report_reordered_rows_as_a_difference(
+    plain: Taken, copy: DatabaseAddress, operations: Holder
+):
     """A load may store rows in another order. Two swapped values are a difference."""
     source = plain.source(operations.opening)
     run(copy, "CREATE INDEX r ON customer (name DESC); CLUSTER customer USING r; DROP INDEX r")
@@ -112,7 +114,7 @@ def test_compare_accepts_reordered_rows(plain: Taken, copy: DatabaseAddress, ope
     assert (comparison.reordered, comparison.different) == ((), ("public.customer",))
 
 
-def test_compare_ignores_timezone_and_datestyle_of_server(
+def test_compare_reports_no_difference_if_timezone_and_datestyle_of_copy_differ(
     plain: Taken, copy: DatabaseAddress, operations: Holder, server: DatabaseAddress
 ):
     """The server of the copy may print timestamps in another format."""
@@ -123,7 +125,7 @@ def test_compare_ignores_timezone_and_datestyle_of_server(
     assert (comparison.different, comparison.reordered) == ((), ())
 
 
-def test_compare_raises_if_archive_does_not_match_manifest(
+def test_compare_raises_service_error_if_archive_does_not_match_manifest(
     plain: Taken, copy: DatabaseAddress, operations: Holder
 ):
     """Rows are compared singly only if the archive has the checksum that the manifest records."""
@@ -139,7 +141,7 @@ def test_compare_raises_if_archive_does_not_match_manifest(
         compare(source, copy)
 
 
-def test_compare_raises_if_copy_cannot_be_read(
+def test_compare_raises_error_if_restored_copy_cannot_be_read(
     plain: Taken, copy: DatabaseAddress, operations: Holder
 ):
     """Cases: a role without rights, and a database that does not exist."""
@@ -207,7 +209,7 @@ BREAK = "SET session_replication_role = replica;"
          "    ('[1,1]', '[3,3]', '[2026-01-15,2026-02-20)')", 2),
     ],
 )  # fmt: skip
-def test_check_foreign_keys_counts_rows_without_parent(
+def test_check_foreign_keys_counts_rows_whose_referenced_row_is_missing(
     source: DatabaseAddress, tables: str, broken: int | None
 ):
     """Cases: MATCH SIMPLE and FULL, several columns, inherited and partitioned tables, PERIOD."""
@@ -219,7 +221,9 @@ def test_check_foreign_keys_counts_rows_without_parent(
     assert all(name.startswith("public.c.") for name in orphans.broken)
 
 
-def test_check_foreign_keys_compares_with_the_operator_of_the_foreign_key(source: DatabaseAddress):
+def test_check_foreign_keys_compares_values_with_the_equality_operator_of_the_foreign_key(
+    source: DatabaseAddress,
+):
     """The operator of citext, for example, ignores case and may be outside of the search path."""
     names = {"<": "lt", "<=": "le", "=": "eq", ">=": "ge", ">": "gt"}
     run(

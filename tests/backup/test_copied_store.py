@@ -51,7 +51,7 @@ def same_size(content: bytes) -> bytes:
     return bytes([content[0] ^ 1]) + content[1:]
 
 
-def test_listing_marks_copied_restore_point_as_copy(
+def test_restore_point_copied_to_another_store_is_marked_as_copy_in_the_listing(
     locked: Locked, copied: ObjectStore, operations: Holder
 ) -> None:
     """Readers of such a dump must compare its digest, because its version id differs."""
@@ -79,7 +79,7 @@ def test_restore_of_copied_restore_point_has_all_rows(
     assert (done.tables, done.differences) == (len(locked.manifest.tables), ())
 
 
-def test_dump_copied_from_directory_to_bucket_is_found_below_a_delete_marker(
+def test_dump_copied_from_directory_to_bucket_is_read_from_older_version_if_deleted(
     moto: MotoServer, taken: Taken, signer: Signer, operations: Holder
 ) -> None:
     """A directory was copied to a bucket with versioning, and then the dump was deleted there."""
@@ -97,7 +97,7 @@ def test_dump_copied_from_directory_to_bucket_is_found_below_a_delete_marker(
 
 
 @pytest.mark.parametrize("overwrite", [same_size, lambda _content: b"short"])
-def test_dump_copied_from_directory_to_bucket_is_found_below_a_newer_version(
+def test_dump_copied_from_directory_to_bucket_is_read_from_older_version_if_overwritten(
     moto: MotoServer,
     taken: Taken,
     signer: Signer,
@@ -115,7 +115,7 @@ def test_dump_copied_from_directory_to_bucket_is_found_below_a_newer_version(
     Taken(store, point.manifest).source(operations.opening).check()
 
 
-def test_check_refuses_copied_dump_with_other_content_of_same_size(
+def test_dump_check_raises_content_refused_error_if_copied_dump_has_other_content_of_same_size(
     locked: Locked, copied: ObjectStore, operations: Holder
 ) -> None:
     """The restore checks the object before it changes the target."""
@@ -129,7 +129,9 @@ def test_check_refuses_copied_dump_with_other_content_of_same_size(
         Taken(copied, point.manifest).source(operations.opening).check()
 
 
-def test_listing_rejects_dump_of_another_size(locked: Locked, copied: ObjectStore) -> None:
+def test_listing_rejects_copied_restore_point_if_size_of_its_dump_differs_from_manifest(
+    locked: Locked, copied: ObjectStore
+) -> None:
     if copied.kind == "s3":
         copied.delete(locked.manifest.dump.key)
     copied.put(locked.manifest.dump.key, b"short")
@@ -148,7 +150,7 @@ def remove(store: S3Store, key: str) -> None:
 
 @pytest.mark.parametrize("copied", ["s3"], indirect=True)
 @pytest.mark.parametrize("how", [hide, remove])
-def test_copied_dump_below_a_newer_version_or_delete_marker_is_found_by_its_digest(
+def test_overwritten_or_deleted_copied_dump_is_read_from_the_older_version_with_its_digest(
     locked: Locked, copied: S3Store, operations: Holder, how: Callable[[S3Store, str], None]
 ) -> None:
     """A newer version or a delete marker hides the version that has the digest."""
@@ -163,7 +165,7 @@ def test_copied_dump_below_a_newer_version_or_delete_marker_is_found_by_its_dige
     assert [each.key for each in point.hidden] == ([key] if how is remove else [])
 
 
-def test_dump_of_the_original_store_below_a_newer_version_does_not_count_as_copy(
+def test_restore_point_with_overwritten_dump_in_its_original_store_is_not_marked_as_copy(
     locked: Locked, operations: Holder
 ) -> None:
     """The store is the original store, so the recorded version is read.
@@ -180,7 +182,7 @@ def test_dump_of_the_original_store_below_a_newer_version_does_not_count_as_copy
     assert locked.key(MANIFEST_NAME) not in {each.key for each in point.hidden}
 
 
-def test_retried_backup_ignores_copied_restore_point(
+def test_retried_backup_makes_new_restore_point_if_store_has_only_a_copied_one(
     moto: MotoServer,
     locked: Locked,
     tiny: DatabaseAddress,

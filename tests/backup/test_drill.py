@@ -133,24 +133,24 @@ def test_drill_fails_if_restore_exceeds_rto(rig: Rig):
     assert record.outcome is Outcome.FAIL
 
 
-def test_drill_needs_attention_if_newest_restore_point_exceeds_rpo(rig: Rig):
+def test_restore_drill_needs_attention_if_newest_restore_point_is_older_than_rpo(rig: Rig):
     """The age of the newest restore point decides, even if another restore point is restored."""
     assert codes(rig.drill(latest=NOW - timedelta(hours=25))) == {"drill.old": Outcome.ATTENTION}
 
 
-def test_drill_fails_if_newest_record_is_older_than_window(rig: Rig):
+def test_restore_drill_fails_if_newest_restored_record_is_older_than_the_allowed_age(rig: Rig):
     """The newest record is two hours old, and the window is one hour."""
     assert codes(rig.drill(window=1)) == {"drill.stale": Outcome.FAIL}
     assert codes(rig.drill(window=3)) == {}
 
 
-def test_drill_skips_newest_record_columns_that_the_backup_lacks(rig: Rig):
+def test_restore_drill_reports_no_newest_record_if_backup_lacks_the_time_column(rig: Rig):
     """An old restore point may lack columns that the data map now names."""
     newer = [{"collection": "customer", "field": "added_later"}]
     assert rig.drill(mapped(newest=newer)).data["newest"] is None
 
 
-def test_drill_replays_deletions_and_counts_them(rig: Rig):
+def test_restore_drill_deletes_erased_records_again_and_counts_them(rig: Rig):
     """The copy contains two erased records. The third ledger entry matches no record."""
     rig.erase("customer", "3", "77")
     rig.erase("waybill", "3")
@@ -159,7 +159,7 @@ def test_drill_replays_deletions_and_counts_them(rig: Rig):
     assert (record.data["erasures"], record.data["replayed"], record.data["remaining"]) == (3, 2, 0)
 
 
-def test_drill_replays_maskings_and_counts_them(rig: Rig):
+def test_restore_drill_masks_erased_records_again_and_counts_them(rig: Rig):
     """The copy contains two masked records with their original values."""
     rig.erase("customer", "4", "5", "77", action="mask")
     record = rig.drill()
@@ -168,7 +168,7 @@ def test_drill_replays_maskings_and_counts_them(rig: Rig):
 
 
 @pytest.mark.parametrize("off", ["erase_staged", "mask_again"])
-def test_drill_fails_if_replay_of_erasures_deletes_or_masks_no_record(
+def test_restore_drill_fails_if_erased_records_remain_after_replay_of_erasures(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, off: str
 ):
     """A search after the replay detects that no record was deleted or masked."""
@@ -181,7 +181,7 @@ def test_drill_fails_if_replay_of_erasures_deletes_or_masks_no_record(
     assert record.data["holding"] == ({"public.waybill": 1} if off == "erase_staged" else {})
 
 
-def test_drill_erases_record_that_a_trigger_protects(rig: Rig):
+def test_restore_drill_deletes_erased_record_although_a_trigger_forbids_its_deletion(rig: Rig):
     """The trigger that protects waybill 7 does not fire."""
     rig.erase("waybill", "7", "8")
     record = rig.drill()
@@ -212,7 +212,9 @@ def test_drill_fails_if_history_table_contains_key_of_erased_record(
     assert finding.clause == "5.3"
 
 
-def test_drill_stops_at_erased_record_that_is_still_referenced(rig: Rig):
+def test_restore_drill_raises_control_failed_error_if_another_record_references_an_erased_record(
+    rig: Rig,
+):
     """A waybill that was never erased refers to the record.
 
     The drill fails, but it still drops the scratch database.
@@ -252,7 +254,7 @@ def test_drill_fails_if_row_count_differs_from_manifest(rig: Rig):
          {"drill.content": Outcome.FAIL, "drill.stale": Outcome.FAIL}),
     ],
 )  # fmt: skip
-def test_drill_fails_if_copy_differs_from_original(
+def test_restore_drill_has_a_finding_for_each_difference_between_copy_and_original(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, statements: str, expected: dict[str, Outcome]
 ):
     """The test changes the copy after the restore, and a finding reports each change."""
@@ -262,7 +264,7 @@ def test_drill_fails_if_copy_differs_from_original(
     assert record.outcome is Outcome.worst(list(expected.values()))
 
 
-def test_drill_fails_if_erased_records_cannot_be_searched_for_in_a_renamed_table(rig: Rig):
+def test_restore_drill_fails_if_it_cannot_search_erased_records_in_a_renamed_table(rig: Rig):
     """The restore point has the old table name, so erased records cannot be searched for."""
     rig.erase("waybill", "3")
     collections = dict(mapped().collections)
@@ -277,7 +279,7 @@ def test_drill_fails_if_erased_records_cannot_be_searched_for_in_a_renamed_table
 
 
 @pytest.mark.parametrize("fault", ["key", "role", "erasure key", "lost"])
-def test_failed_drill_leaves_no_database(
+def test_failed_restore_drill_leaves_no_scratch_database(
     rig: Rig, stranger: OpeningKey, new_database: Callable[..., DatabaseAddress], fault: str
 ):
     """Cases: wrong key, role without CREATEDB, lost erasure key, missing object."""

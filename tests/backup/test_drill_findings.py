@@ -41,7 +41,7 @@ def codes(examined: StepFindings) -> dict[str, Outcome]:
         ([], {}),
     ],
 )
-def test_judge_newest_reports_newest_record_that_is_older_than_the_allowed_window(
+def test_judge_newest_reports_newest_record_that_is_too_old_or_in_the_future(
     taken: Taken, ages: list[timedelta | None], expected: dict[str, Outcome]
 ) -> None:
     """The newest value of all columns is compared with the time of the backup."""
@@ -63,7 +63,7 @@ def test_judge_newest_reports_newest_record_that_is_older_than_the_allowed_windo
         (1, -CLOCK_TOLERANCE - SECOND, {"drill.from_the_future": Outcome.FAIL}),
     ],
 )
-def test_judge_targets_accepts_times_equal_to_targets(
+def test_judge_targets_has_no_finding_for_restore_time_and_age_equal_to_their_targets(
     seconds: float, age: timedelta, expected: dict[str, Outcome]
 ) -> None:
     examined = examination()
@@ -78,7 +78,7 @@ def test_judge_targets_accepts_times_equal_to_targets(
 @pytest.mark.parametrize(("number", "more"), [(1, ""), (10, ""), (11, " and 1 more")])
 @pytest.mark.parametrize("kind", ["missing", "added", "changed"])
 @pytest.mark.parametrize("other_version", [False, True])
-def test_judge_schema_lists_at_most_ten_definitions_in_its_finding(
+def test_judge_schema_finding_contains_at_most_ten_definitions(
     taken: Taken, kind: str, number: int, more: str, other_version: bool
 ) -> None:
     """If the server versions differ, only the finding about changed definitions says so."""
@@ -96,7 +96,7 @@ def test_judge_schema_lists_at_most_ten_definitions_in_its_finding(
     assert explained == (versions if is_explained else {})
 
 
-def test_table_with_other_row_count_and_content_has_one_finding() -> None:
+def test_table_with_different_row_count_and_content_has_only_the_finding_about_row_count() -> None:
     """A table with fewer rows also has other content. The finding names only the number of rows."""
     examined = examination()
     judge_tables(examined, ["b", "a", "a"], ["c", "b"])

@@ -120,7 +120,7 @@ def drills(state: Engine, signer: Signer, tmp_path: Path) -> Iterator[Drills]:
         yield Drills(conn, folder, signer)
 
 
-def test_passed_drill_proves_only_its_restore_point(drills: Drills):
+def test_passed_restore_drill_is_proof_for_its_own_restore_point_only(drills: Drills):
     """The proof names the restore point and the evidence bundle."""
     drills.seal(steps())
     proof = drills.proof()
@@ -131,7 +131,9 @@ def test_passed_drill_proves_only_its_restore_point(drills: Drills):
 
 
 @pytest.mark.parametrize("lacking", ["billing", "shop"])
-def test_failed_drill_of_another_database_is_ignored(drills: Drills, lacking: str) -> None:
+def test_drill_state_stays_passed_after_failed_drill_of_another_database(
+    drills: Drills, lacking: str
+) -> None:
     """The name of the other database may sort before or after the name of this database."""
     drills.seal(steps())
     drills.seal([], at=NOW + timedelta(minutes=1), lacking=lacking)
@@ -140,7 +142,7 @@ def test_failed_drill_of_another_database_is_ignored(drills: Drills, lacking: st
 
 
 @pytest.mark.parametrize("newer", [False, True])
-def test_drill_keeps_the_time_of_its_sealed_bundle_after_ledger_was_recovered(
+def test_drill_has_the_time_of_its_sealed_bundle_after_recovery_of_evidence_ledger(
     drills: Drills, state: Engine, newer: bool
 ):
     """The entry of the evidence ledger was lost, and was recovered a year later.
@@ -162,7 +164,7 @@ def test_drill_keeps_the_time_of_its_sealed_bundle_after_ledger_was_recovered(
     assert proof.newest.finished_at == NOW
 
 
-def test_drill_whose_bundle_is_too_large_to_verify_proves_nothing(drills: Drills):
+def test_drill_state_is_unchecked_if_its_evidence_bundle_is_too_large_to_verify(drills: Drills):
     """The files of the bundle were not verified, so they must not count as proof."""
     folder = drills.seal(steps(), files={"comparison.csv": b"1"})
     os.truncate(folder / "comparison.csv", LARGEST + 1)
@@ -171,7 +173,9 @@ def test_drill_whose_bundle_is_too_large_to_verify_proves_nothing(drills: Drills
 
 
 @pytest.mark.parametrize("failing", STEPS)
-def test_failed_drill_overrides_earlier_passed_drill(drills: Drills, failing: str):
+def test_drill_state_is_failed_if_newest_drill_failed_after_a_passed_drill(
+    drills: Drills, failing: str
+):
     """A failed step decides, even if an earlier drill proved the same restore point."""
     drills.seal(steps(), at=NOW - timedelta(days=1))
     drills.seal(steps(failing=failing, reached=STEPS.index(failing) + 1))
@@ -195,7 +199,7 @@ def test_restore_point_stays_failed_after_passed_drill_of_another_restore_point(
 
 
 @pytest.mark.parametrize("reached", [1, 2])
-def test_interrupted_drill_proves_nothing(drills: Drills, reached: int):
+def test_drill_without_record_of_its_last_step_counts_as_failed(drills: Drills, reached: int):
     """All recorded steps passed, but a later step was not recorded."""
     drills.seal(steps(reached=reached))
     assert drills.proof().state is State.FAILED
@@ -208,21 +212,23 @@ def test_drill_killed_before_its_first_step_counts_as_failed(drills: Drills):
     assert drills.proof().state is State.FAILED
 
 
-def test_database_without_drill_has_no_proof(drills: Drills):
+def test_database_that_was_never_drilled_needs_attention(drills: Drills):
     proof = drills.proof()
     assert (proof.state, proof.outcome) == (State.NEVER, Outcome.ATTENTION)
     assert proof.newest is None
 
 
 @pytest.mark.parametrize("failing", ["", "drill"])
-def test_passed_drill_of_another_database_is_ignored(drills: Drills, failing: str):
+def test_drill_of_another_database_with_same_restore_point_id_is_ignored(
+    drills: Drills, failing: str
+):
     """Both drills are in the same store and use restore points with the same id."""
     drills.seal(steps(database="another", failing=failing))
     assert drills.proof().state is State.NEVER
     assert drills.proof(database="another").state is (State.FAILED if failing else State.PASSED)
 
 
-def test_drill_older_than_the_cadence_proves_nothing(drills: Drills):
+def test_passed_drill_state_is_late_if_drill_is_older_than_the_cadence(drills: Drills):
     """The cadence of the control decides when a drill is outdated. A failed drill stays failed."""
     drills.seal(steps())
     due = add_period(NOW, CONTROLS[0].cadence, ZONE)
@@ -233,7 +239,7 @@ def test_drill_older_than_the_cadence_proves_nothing(drills: Drills):
     assert drills.proof(due + timedelta(days=2)).state is State.FAILED
 
 
-def test_drill_becomes_late_if_newer_drills_omit_its_database(drills: Drills):
+def test_drill_state_becomes_late_although_other_databases_have_newer_drills(drills: Drills):
     """Newer evidence of the same control does not renew the proof of this database."""
     drills.seal(steps())
     due = add_period(NOW, CONTROLS[0].cadence, ZONE)
@@ -245,7 +251,7 @@ def test_drill_becomes_late_if_newer_drills_omit_its_database(drills: Drills):
 
 @pytest.mark.parametrize("name", ["result.json", "SHA256SUMS.sig"])
 @pytest.mark.parametrize("harm", ["changed", "removed"])
-def test_altered_newest_bundle_is_refused_despite_older_passed_drill(
+def test_drill_state_is_refused_if_newest_evidence_bundle_was_altered(
     drills: Drills, name: str, harm: str
 ):
     """Before it was altered, the bundle may have recorded a failed drill."""
@@ -264,7 +270,7 @@ def test_altered_newest_bundle_is_refused_despite_older_passed_drill(
     assert drills.proof().state is State.PASSED
 
 
-def test_drill_dated_in_the_future_is_refused_as_proof(drills: Drills):
+def test_drill_state_is_refused_if_drill_has_a_future_time(drills: Drills):
     """The clock of the run was ahead of the actual time."""
     drills.seal(steps(), at=NOW + timedelta(days=30))
     assert drills.proof().state is State.REFUSED

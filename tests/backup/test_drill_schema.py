@@ -51,7 +51,7 @@ def test_schema_findings_list_each_missing_added_and_changed_definition(
     )
 
 
-def test_schema_finding_states_both_server_versions_if_they_differ(
+def test_schema_finding_contains_server_version_of_original_if_versions_differ(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ):
     """Another version may print a definition differently."""
@@ -62,7 +62,7 @@ def test_schema_finding_states_both_server_versions_if_they_differ(
     assert finding.for_engineers.values["original"] == "9.6"
 
 
-def test_drill_by_owner_passes_with_forced_row_security(
+def test_restore_drill_passes_with_forced_row_level_security_if_role_owns_the_copy(
     new_database: Callable[..., DatabaseAddress],
     server: DatabaseAddress,
     state: Engine,

@@ -155,14 +155,15 @@ def take_it(store: DirectoryStore, recipients: list[Recipient], signer: Signer) 
     return lambda address: take(address, store, recipients, signer)
 
 
-def test_backup_needs_only_read_privileges(source: DatabaseAddress, reader: DatabaseAddress,
-                                       take_it: Take):  # fmt: skip
+def test_backup_succeeds_with_role_that_has_only_read_privileges(
+    source: DatabaseAddress, reader: DatabaseAddress, take_it: Take
+):
     """The tables and sequences belong to another role."""
     run(source, "CREATE TABLE t (id serial PRIMARY KEY); INSERT INTO t DEFAULT VALUES")
     assert take_it(reader).manifest.rows == 1
 
 
-def test_backup_without_right_to_large_objects_is_refused(
+def test_backup_raises_usage_error_if_role_may_not_read_large_objects(
     source: DatabaseAddress, reader: DatabaseAddress, take_it: Take
 ):
     """pg_read_all_data does not include large objects."""
@@ -173,14 +174,14 @@ def test_backup_without_right_to_large_objects_is_refused(
     assert take_it(reader).manifest.large_objects.count == 1
 
 
-def test_backup_with_wrong_password_is_usage_error(reader: DatabaseAddress, take_it: Take):
+def test_backup_raises_usage_error_if_password_is_wrong(reader: DatabaseAddress, take_it: Take):
     """The exit code is 2, and the message does not contain the password."""
     with pytest.raises(UsageError, match="refused the connection") as error:
         take_it(DatabaseAddress(reader.parameters, "wr0ng"))
     assert "wr0ng" not in str(error.value)
 
 
-def test_backup_with_missing_privileges_is_usage_error(
+def test_backup_raises_usage_error_if_role_lacks_pg_read_all_data(
     source: DatabaseAddress, reader: DatabaseAddress, server: DatabaseAddress, take_it: Take
 ):
     """The error is raised before anything is dumped."""
@@ -191,7 +192,7 @@ def test_backup_with_missing_privileges_is_usage_error(
 
 
 @pytest.mark.parametrize("fails", ["encrypt", "write", "commit", "clock", "nobody"])
-def test_failed_backup_leaves_no_object_thread_or_program(
+def test_failed_backup_leaves_no_stored_object_no_thread_and_no_pg_dump_process(
     rich: DatabaseAddress,
     store: DirectoryStore,
     recipients: list[Recipient],
@@ -236,7 +237,7 @@ def test_failed_backup_leaves_no_object_thread_or_program(
     assert rows(rich, active) == [(0,)]
 
 
-def test_backup_records_newest_value_of_date_column_and_reports_progress_in_bytes(
+def test_backup_stores_newest_value_of_date_column_and_reports_progress_in_bytes(
     rich: DatabaseAddress, store: DirectoryStore, recipients: list[Recipient]
 ):
     """The newest values come from the snapshot. The reported number of bytes only increases."""

@@ -75,7 +75,7 @@ def new_taken(
 
 
 @GERMAN_OR_CHINESE
-def test_drill_of_database_with_encoding_other_than_utf8_passes(
+def test_restore_drill_of_database_with_encoding_other_than_utf8_passes(
     encoding: str,
     new_taken: Callable[[str], tuple[DatabaseAddress, Taken]],
     operations: Holder,
@@ -90,7 +90,7 @@ def test_drill_of_database_with_encoding_other_than_utf8_passes(
 
 
 @GERMAN_OR_CHINESE
-def test_restore_into_target_with_same_encoding_other_than_utf8_keeps_the_bytes_of_texts(
+def test_restore_keeps_bytes_of_texts_if_original_and_target_have_the_same_non_utf8_encoding(
     encoding: str,
     new_taken: Callable[[str], tuple[DatabaseAddress, Taken]],
     new_database: Callable[..., DatabaseAddress],
@@ -108,7 +108,7 @@ def test_restore_into_target_with_same_encoding_other_than_utf8_keeps_the_bytes_
     assert rows(target, query.format(TABLE_NAMES[encoding])) == [(True,)]
 
 
-def test_restore_into_target_with_other_encoding_is_refused_with_the_needed_encoding(
+def test_restore_raises_usage_error_if_texts_are_invalid_in_encoding_of_target(
     new_taken: Callable[[str], tuple[DatabaseAddress, Taken]],
     target: DatabaseAddress,
     operations: Holder,
@@ -126,7 +126,7 @@ def test_restore_into_target_with_other_encoding_is_refused_with_the_needed_enco
         ("SQL_ASCII", r"lacks the encoding SQL_ASCII of the backup \(it has LATIN1\)"),
     ],
 )
-def test_restore_into_target_with_unfit_encoding_is_refused_before_load(
+def test_restore_raises_usage_error_if_texts_cannot_be_converted_to_encoding_of_target(
     encoding: str,
     reason: str,
     new_taken: Callable[[str], tuple[DatabaseAddress, Taken]],
@@ -140,7 +140,7 @@ def test_restore_into_target_with_unfit_encoding_is_refused_before_load(
         restore(taken.source(operations.opening), target)
 
 
-def test_backup_of_table_with_non_utf8_name_is_refused(
+def test_backup_raises_usage_error_if_a_table_name_is_not_utf8(
     new_database: Callable[..., DatabaseAddress],
     store: DirectoryStore,
     recipients: list[Recipient],
@@ -156,7 +156,7 @@ def test_backup_of_table_with_non_utf8_name_is_refused(
 
 
 @pytest.mark.parametrize("through_sqlalchemy", [False, True])
-def test_reading_non_utf8_text_is_usage_error(
+def test_error_of_reading_text_that_is_not_utf8_is_converted_to_usage_error(
     new_database: Callable[..., DatabaseAddress], through_sqlalchemy: bool
 ) -> None:
     """Workflows other than backups also read such a database. A retry would read the same text."""
@@ -178,7 +178,7 @@ def test_reading_non_utf8_text_is_usage_error(
     assert "0xe9" not in str(error)
 
 
-def test_data_map_of_database_with_non_utf8_name_is_refused(
+def test_data_map_survey_raises_usage_error_if_a_table_name_is_not_utf8(
     new_database: Callable[..., DatabaseAddress],
 ) -> None:
     """Values that are not UTF-8 are accepted, because no value leaves the database."""

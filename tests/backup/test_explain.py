@@ -110,7 +110,7 @@ def test_explained_pg_restore_error_states_which_extension_or_role_is_missing():
     assert 'role "clerk" does not exist' in role.message
 
 
-def test_explained_pg_restore_error_quotes_a_lost_connection_and_accepts_empty_output():
+def test_explained_pg_restore_error_quotes_read_error_or_says_that_there_was_no_message():
     """A killed pg_restore prints nothing.
 
     A lost connection is not an ERROR message of the server.
@@ -136,7 +136,7 @@ ES_CONTEXT = "CONTEXTO:  función PL/pgSQL refuse() en la línea 2 en RAISE"
         (f"错误:  {SECRET}: ERROR:  deadlock detected", ZH_CONTEXT),
     ],
 )
-def test_explained_pg_restore_error_quotes_no_text_of_a_server_in_another_language(
+def test_explained_pg_restore_error_omits_message_of_server_whose_language_is_not_english(
     server_text: str, context: str
 ):
     """The server's `lc_messages` translates the severity and the context, but not a RAISE text."""
@@ -158,7 +158,7 @@ def test_explained_pg_restore_error_quotes_no_text_of_a_server_in_another_langua
         f'relation "customer" of {SECRET} already exists',
     ],
 )
-def test_explained_pg_restore_error_quotes_no_unknown_message_of_the_server(message: str):
+def test_explained_pg_restore_error_omits_unknown_message_of_the_server(message: str):
     """A function of the application may raise any text, even without a CONTEXT line."""
     line = told(message)
     assert SECRET not in line

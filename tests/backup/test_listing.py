@@ -90,7 +90,7 @@ def test_listing_does_not_reject_restore_point_that_is_being_pruned(
     assert listed_points(any_store, "courier", trusted, read_operations) == ([], [])
 
 
-def test_listing_rejects_unsigned_restore_point_that_no_run_removed(
+def test_listing_rejects_unsigned_restore_point_if_no_removal_is_recorded(
     any_store: ObjectStore, taken: Taken, signer: Signer, state: Engine
 ) -> None:
     point = publish(any_store, taken, signer, 1)
@@ -184,7 +184,7 @@ def bring_back_without_signature(state: Engine, store: ObjectStore, point: str) 
 @pytest.mark.parametrize(
     "removal", [begin_without_deleting, end_without_deleting, bring_back_without_signature]
 )
-def test_reading_changed_restore_point_does_not_raise_point_removed(
+def test_reading_changed_restore_point_raises_another_error_than_point_removed(
     any_store: ObjectStore,
     taken: Taken,
     signer: Signer,
@@ -206,7 +206,7 @@ def test_reading_changed_restore_point_does_not_raise_point_removed(
     assert not isinstance(error.value, PointRemoved)
 
 
-def test_pruning_of_locked_restore_point_leaves_no_unfinished_removal(
+def test_refused_pruning_of_locked_restore_point_is_not_recorded_as_unfinished_removal(
     store: DirectoryStore,
     taken: Taken,
     recipients: list[Recipient],
@@ -228,7 +228,7 @@ def test_pruning_of_locked_restore_point_leaves_no_unfinished_removal(
         load(store, "courier", "p120", [signer.public_pem])
 
 
-def test_drill_of_pruned_restore_point_is_not_stored_as_failed(
+def test_restore_drill_of_pruned_restore_point_raises_point_removed_error_and_stores_no_result(
     any_store: ObjectStore,
     taken: Taken,
     signer: Signer,
@@ -263,7 +263,7 @@ def copy_of(locked: Locked, moto: MotoServer) -> S3Store:
     return store
 
 
-def test_dump_is_rejected_if_its_own_store_lacks_the_recorded_version(
+def test_listing_rejects_dump_if_its_original_store_lacks_the_recorded_object_version(
     locked: Locked, moto: MotoServer, state: Engine
 ) -> None:
     """A dump with another version id counts as a copy only in other stores."""
@@ -278,7 +278,7 @@ def test_dump_is_rejected_if_its_own_store_lacks_the_recorded_version(
     assert "another version of its dump" in refusal.reason
 
 
-def test_pruning_reports_copies_and_does_not_count_them_as_kept_restore_points(
+def test_pruning_reports_copied_restore_point_and_does_not_count_it_to_the_minimum_number(
     locked: Locked,
     moto: MotoServer,
     taken: Taken,

@@ -136,7 +136,7 @@ def edit(content: bytes) -> bytes:
                     for name in (MANIFEST_NAME, SIGNATURE_NAME)], "moved here"),
     ],
 )  # fmt: skip
-def test_listing_rejects_changed_restore_point_and_states_the_changed_object(
+def test_listing_rejects_restore_point_with_changed_object_and_gives_the_reason(
     published: Publish,
     store: DirectoryStore,
     signer: Signer,
@@ -157,7 +157,7 @@ def test_listing_rejects_changed_restore_point_and_states_the_changed_object(
 
 
 @pytest.mark.parametrize("target", ["courier/a", "courier/c", "billing/b", "shop/b"])
-def test_signed_manifest_is_valid_only_in_its_own_folder(
+def test_listing_rejects_signed_manifest_that_was_copied_to_another_folder(
     published: Publish, store: DirectoryStore, signer: Signer, target: str
 ) -> None:
     """The name of the other folder may sort before or after the original."""
@@ -203,7 +203,7 @@ def test_signed_manifest_of_unknown_format_is_rejected(
             load(store, "courier", "next", [signer.public_pem])
 
 
-def test_swapped_dumps_of_equal_size_are_refused_by_check(
+def test_dump_check_raises_content_refused_error_if_dump_was_replaced_by_another_of_equal_size(
     published: Publish, store: DirectoryStore, operations: Holder
 ):
     """A listing compares only sizes."""
@@ -214,7 +214,7 @@ def test_swapped_dumps_of_equal_size_are_refused_by_check(
     Source(store, second, operations.opening).check()
 
 
-def test_restore_point_under_another_id_is_refused(
+def test_reading_dump_under_another_restore_point_id_raises_content_refused_error(
     taken: Taken, store: DirectoryStore, signer: Signer, operations: Holder
 ):
     """The encryption context contains the id, so even a holder of the key cannot rename a dump."""
@@ -346,7 +346,7 @@ def test_oversized_manifest_is_not_published(
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("name", [MANIFEST_NAME, SIGNATURE_NAME, DUMP_NAME])
-def test_listing_rejects_restore_point_with_fifo(
+def test_listing_rejects_restore_point_in_which_a_file_is_a_named_pipe(
     published: Publish, store: DirectoryStore, signer: Signer, name: str
 ):
     """Other restore points are still listed."""
@@ -386,7 +386,7 @@ def test_listing_rejects_folders_with_invalid_names(
     assert refused == ["'courier/a\\nb/'", "'courier/\\udcff\\udcfe/'"]
 
 
-def test_linked_folder_is_not_a_restore_point(
+def test_listing_omits_folder_that_is_a_symbolic_link(
     published: Publish, store: DirectoryStore, signer: Signer
 ):
     published("good")

@@ -38,7 +38,9 @@ def public(signer: Signer) -> list[str]:
     return [signer.public_pem.decode()]
 
 
-def test_evidence_key_signs_manifests_if_no_other_key_exists(tmp_path: Path) -> None:
+def test_manifests_are_signed_with_the_evidence_key_if_no_manifest_key_is_configured(
+    tmp_path: Path,
+) -> None:
     """Earlier versions had no separate key for manifests."""
     process = services(tmp_path, {}, {"signing_key": EVIDENCE_KEY.decode()})
     offsite = offsite_of(process)
@@ -46,7 +48,9 @@ def test_evidence_key_signs_manifests_if_no_other_key_exists(tmp_path: Path) -> 
     assert offsite.trusted == [EVIDENCE.public_pem]
 
 
-def test_backup_process_signs_manifests_without_the_evidence_key(tmp_path: Path) -> None:
+def test_backup_process_signs_manifests_with_manifest_key_and_cannot_sign_evidence(
+    tmp_path: Path,
+) -> None:
     """The manifest key cannot sign evidence and is not trusted for evidence."""
     process = services(
         tmp_path, {"signing_key": MANIFEST_KEY.decode()}, {"trusted_keys": public(EVIDENCE)}
@@ -73,7 +77,7 @@ def test_manifest_key_is_trusted_for_manifests_but_not_for_evidence(
 
 
 @pytest.mark.parametrize("signer", [EVIDENCE, MANIFESTS], ids=["earlier", "now"])
-def test_manifests_signed_by_either_key_are_valid(
+def test_manifests_signed_by_evidence_key_or_manifest_key_are_valid(
     tmp_path: Path, rich: DatabaseAddress, recipients: list[Recipient], signer: Signer
 ) -> None:
     """Backups of earlier versions, which the evidence key signed, stay valid."""

@@ -56,7 +56,7 @@ def test_backup_is_published_and_locked_and_removes_leftovers_of_a_killed_run(
         assert abs(locked - timedelta(days=RULES.lock_days)) < timedelta(seconds=2)
 
 
-def test_pruning_removes_leftovers_that_a_backup_without_delete_right_has_kept(
+def test_pruning_removes_leftover_objects_that_the_backup_may_not_delete(
     store: ObjectStore,
     tiny: DatabaseAddress,
     recipients: list[Recipient],
@@ -125,7 +125,7 @@ def test_backup_with_locked_leftovers_of_an_earlier_run_needs_attention(
     assert record.outcome is Outcome.ATTENTION
 
 
-def test_backup_fails_without_a_signature_if_the_stored_bytes_were_damaged(
+def test_backup_raises_object_damaged_error_and_publishes_nothing_if_stored_bytes_were_damaged(
     store: DirectoryStore,
     tiny: DatabaseAddress,
     recipients: list[Recipient],
@@ -148,7 +148,7 @@ def test_backup_fails_without_a_signature_if_the_stored_bytes_were_damaged(
     assert len(cleared.folders) == 1
 
 
-def test_backup_without_recipient_stores_nothing(
+def test_backup_without_encryption_recipient_raises_usage_error_and_stores_nothing(
     store: DirectoryStore, tiny: DatabaseAddress, signer: Signer, state: Engine
 ):
     """This also applies if the preflight was skipped."""
@@ -158,7 +158,7 @@ def test_backup_without_recipient_stores_nothing(
 
 
 @pytest.mark.parametrize("lost", ["nothing", "the ledger"])
-def test_backup_reports_folder_without_ledger_entry(
+def test_backup_reports_and_keeps_leftover_folder_without_ledger_entry(
     any_store: ObjectStore,
     tiny: DatabaseAddress,
     recipients: list[Recipient],
@@ -212,7 +212,7 @@ def test_backup_with_missing_mapped_table_needs_attention(
     assert [finding.code for finding in record.findings] == ["backup.mapped.missing"]
 
 
-def test_backup_without_any_mapped_table_is_refused(
+def test_backup_of_database_without_any_mapped_table_raises_usage_error(
     store: ObjectStore,
     tiny: DatabaseAddress,
     recipients: list[Recipient],

@@ -123,7 +123,7 @@ def test_legal_hold_placed_during_pruning_keeps_remaining_restore_points(
     assert kept < {point.id for point in points}
 
 
-def test_pruning_removes_nothing_if_its_lock_on_legal_holds_was_lost(
+def test_pruning_removes_nothing_if_its_lock_against_new_legal_holds_was_lost(
     store: DirectoryStore,
     taken: Taken,
     recipients: list[Recipient],
@@ -144,7 +144,7 @@ def test_pruning_removes_nothing_if_its_lock_on_legal_holds_was_lost(
     assert ([point.id for point in points], rejected) == (["p100", "p002", "p001", "p000"], [])
 
 
-def test_pruning_confirms_before_each_removal_that_its_run_is_open(
+def test_pruning_checks_before_each_removal_that_its_run_is_not_sealed(
     store: DirectoryStore,
     taken: Taken,
     recipients: list[Recipient],
@@ -175,7 +175,7 @@ def test_pruning_confirms_before_each_removal_that_its_run_is_open(
     assert removals == [("removed",)]
 
 
-def test_prune_task_stops_if_its_run_was_sealed(
+def test_prune_task_raises_run_sealed_error_and_removes_nothing_if_its_run_was_sealed(
     store: DirectoryStore,
     taken: Taken,
     recipients: list[Recipient],
@@ -216,7 +216,7 @@ def test_prune_task_stops_if_its_run_was_sealed(
 
 
 @pytest.mark.parametrize("is_deleted", [True, False])
-def test_pruning_keeps_restore_point_whose_signature_was_overwritten_or_deleted_and_fails(
+def test_pruning_fails_and_keeps_restore_point_if_its_signature_was_overwritten_or_deleted(
     moto: MotoServer,
     taken: Taken,
     recipients: list[Recipient],
@@ -246,7 +246,7 @@ def test_pruning_keeps_restore_point_whose_signature_was_overwritten_or_deleted_
     assert set(record.data["kept"]) == {"p000", "p001"}
 
 
-def test_next_run_completes_removal_of_killed_run(
+def test_next_backup_completes_removal_that_a_killed_pruning_began(
     any_store: ObjectStore,
     tiny: DatabaseAddress,
     taken: Taken,
@@ -276,7 +276,7 @@ def test_next_run_completes_removal_of_killed_run(
     assert run_prune(offsite, state).findings == []
 
 
-def test_pruning_fails_on_changed_restore_point_and_keeps_it(
+def test_pruning_fails_and_keeps_restore_point_if_its_manifest_was_changed(
     store: DirectoryStore,
     taken: Taken,
     recipients: list[Recipient],
@@ -350,7 +350,7 @@ def test_pruning_reports_missing_published_restore_point(
     assert run_prune(make(store, recipients, signer), state, later).findings == []
 
 
-def test_pruning_does_not_report_removals_that_runs_recorded(
+def test_pruning_reports_no_missing_restore_point_if_its_removal_was_recorded(
     any_store: ObjectStore,
     taken: Taken,
     recipients: list[Recipient],

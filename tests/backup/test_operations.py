@@ -26,7 +26,7 @@ OPERATIONS = st.tuples(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(recorded=st.lists(OPERATIONS, unique_by=lambda operation: operation[0], max_size=4))
-def test_ledger_lists_published_and_unfinished_restore_points_of_one_database(
+def test_queries_return_published_and_unfinished_restore_points_of_one_database_and_store(
     state: Engine,
     recorded: list[tuple[tuple[str, str], str, Ending | None, Ending | str | None]],
 ) -> None:

@@ -91,7 +91,7 @@ def new_rig(
     return new
 
 
-def test_drill_passes_on_unpatched_server_with_backup_of_patched_server(
+def test_restore_drill_on_older_patch_release_passes_with_backup_of_newer_patch_release(
     new_original: Callable[..., DatabaseAddress], new_rig: Callable[..., Rig]
 ) -> None:
     """Since November 2026, servers store versions of columns, which an older pg_dump writes."""
@@ -137,7 +137,7 @@ def test_restore_reports_all_missing_features_of_the_server_and_loads_nothing(
     assert rows(target, "SELECT count(*) FROM pg_class WHERE relname = 'customer'") == [(0,)]
 
 
-def test_drill_on_full_server_passes_with_original_collation(
+def test_restore_drill_passes_on_server_with_all_extensions_and_collations_of_the_original(
     needy: DatabaseAddress, icu: EmbeddedPostgres, new_rig: Callable[..., Rig]
 ) -> None:
     """The connection drill_db names a server that has all features of the original server."""
@@ -147,7 +147,7 @@ def test_drill_on_full_server_passes_with_original_collation(
     assert record.data["rows"] == 19
 
 
-def test_drill_without_default_collation_of_original_needs_attention(
+def test_restore_drill_needs_attention_if_server_lacks_the_default_collation_of_original(
     new_original: Callable[..., DatabaseAddress],
     new_rig: Callable[..., Rig],
     target: DatabaseAddress,
@@ -165,7 +165,7 @@ def test_drill_without_default_collation_of_original_needs_attention(
 XML = "CREATE TABLE customs (id int, form xml); INSERT INTO customs VALUES (1, NULL);"
 
 
-def test_drill_and_restore_report_table_whose_xml_values_the_server_cannot_load(
+def test_drill_and_restore_raise_usage_error_if_server_cannot_load_xml_values_of_a_table(
     new_original: Callable[..., DatabaseAddress],
     new_rig: Callable[..., Rig],
     target: DatabaseAddress,
@@ -183,13 +183,13 @@ def test_drill_and_restore_report_table_whose_xml_values_the_server_cannot_load(
     assert rig.scratch_left() == []
 
 
-def test_drill_with_empty_xml_column_passes_without_libxml(
+def test_restore_drill_passes_on_server_without_libxml_if_xml_column_is_empty(
     new_original: Callable[..., DatabaseAddress], new_rig: Callable[..., Rig]
 ) -> None:
     assert new_rig(new_original(COURIER + XML, LIKE_EMBEDDED)).drill().outcome is Outcome.PASS
 
 
-def test_drill_role_without_right_to_create_extension_is_refused(
+def test_restore_drill_raises_usage_error_if_its_role_may_not_create_an_extension(
     new_original: Callable[..., DatabaseAddress], icu: EmbeddedPostgres, new_rig: Callable[..., Rig]
 ) -> None:
     """The owner of a database may create trusted extensions such as pgcrypto, but not dblink."""

@@ -91,7 +91,7 @@ def test_check_of_missing_bucket_fails(moto: MotoServer, recipients: list[Recipi
     assert "no-such-bucket" in finding.subject
 
 
-def test_unreachable_store_is_a_service_error(recipients: list[Recipient]):
+def test_check_of_unreachable_store_raises_store_error(recipients: list[Recipient]):
     """The outage may be temporary, so Airflow retries the step."""
     nobody = client_for("http://127.0.0.1:9", max_attempts=1)
     away = S3Store(nobody, "bucket", site="shanghai")
@@ -99,7 +99,9 @@ def test_unreachable_store_is_a_service_error(recipients: list[Recipient]):
         found(away, recipients)
 
 
-def test_directory_store_needs_attention(store: DirectoryStore, recipients: list[Recipient]):
+def test_check_of_directory_store_reports_that_it_cannot_lock_objects(
+    store: DirectoryStore, recipients: list[Recipient]
+):
     """A directory cannot enforce locks. A directory on the database's own disk is also reported."""
     assert severities(found(store, recipients)) == {
         "backup.store.no_object_lock": Outcome.ATTENTION,
@@ -110,7 +112,7 @@ def test_directory_store_needs_attention(store: DirectoryStore, recipients: list
     assert same.severity is Outcome.ATTENTION
 
 
-def test_preflight_explains_each_fault_of_a_store_in_its_own_words(
+def test_preflight_has_a_separate_finding_text_for_each_fault_of_the_store(
     moto: MotoServer, store: DirectoryStore, recipients: list[Recipient]
 ) -> None:
 
@@ -142,7 +144,7 @@ def test_preflight_explains_each_fault_of_a_store_in_its_own_words(
         ("shanghai", None, "The site of the database"),
     ],
 )
-def test_preflight_reports_whether_the_site_of_the_store_or_of_the_database_is_undeclared(
+def test_finding_about_undeclared_site_says_whether_it_is_that_of_store_or_database(
     moto: MotoServer,
     recipients: list[Recipient],
     of_store: str | None,
@@ -156,7 +158,7 @@ def test_preflight_reports_whether_the_site_of_the_store_or_of_the_database_is_u
     assert subject in findings["backup.site.unknown"].message.text
 
 
-def test_preflight_does_not_trust_differing_site_names_if_store_and_database_share_a_disk(
+def test_preflight_does_not_claim_different_sites_if_store_and_database_share_a_disk(
     store: DirectoryStore, recipients: list[Recipient], signer: Signer
 ):
     """Store and database share a disk although their site names differ."""
@@ -168,7 +170,9 @@ def test_preflight_does_not_trust_differing_site_names_if_store_and_database_sha
         assert record.data["at_primary_site"] == {"courier": expected}
 
 
-def test_check_of_store_directory_below_a_file_fails(tmp_path: Path, recipients: list[Recipient]):
+def test_check_fails_if_the_parent_of_the_store_directory_is_a_file(
+    tmp_path: Path, recipients: list[Recipient]
+):
     """The parent of the directory is a file, so the directory cannot be created."""
     (tmp_path / "file").write_text("")
     gone = DirectoryStore(tmp_path / "file" / "store", site="shanghai")
@@ -254,7 +258,7 @@ def test_preflight_step_has_worst_outcome_and_all_findings_of_its_checks(
 
 
 @pytest.mark.parametrize("way", [Transport.PLAIN, Transport.UNVERIFIED])
-def test_each_unverified_connection_is_a_finding(way: Transport):
+def test_preflight_has_a_finding_for_each_connection_without_verified_tls(way: Transport):
     """Connections to stores and KMS fail the step.
 
     A connection to a database needs attention only.

@@ -52,7 +52,7 @@ def removed(
 
 @given(points=points(), rules=RULES, held=st.sets(st.integers(0, 60).map(lambda n: f"p{n:04d}")))
 @settings(max_examples=150, deadline=None)
-def test_pruning_plan_keeps_restore_points_that_are_newest_locked_or_on_hold(
+def test_pruning_plan_keeps_newest_restore_points_and_those_with_lock_or_legal_hold(
     points: list[RestorePointTimes], rules: Keep, held: set[str]
 ):
     """Every restore point has exactly one decision, and decisions are ordered newest first."""
@@ -84,7 +84,7 @@ def test_pruning_again_with_the_same_rules_removes_nothing(
 
 @given(points=points(), rules=RULES, more=RULES, held=st.sets(st.sampled_from(["p0000", "p0030"])))
 @settings(max_examples=100, deadline=None)
-def test_pruning_plan_never_removes_more_if_rules_holds_or_locks_are_extended(
+def test_pruning_plan_removes_no_additional_restore_point_if_retention_or_locks_are_extended(
     points: list[RestorePointTimes], rules: Keep, more: Keep, held: set[str]
 ):
     wider = keep(
@@ -124,7 +124,7 @@ def daily(days: int) -> list[RestorePointTimes]:
     return [RestorePointTimes(f"{at:%m%d}", at, at + timedelta(days=90)) for at in taken]
 
 
-def test_pruning_plan_keeps_seven_days_five_weeks_and_three_months():
+def test_pruning_plan_keeps_restore_points_of_seven_days_five_weeks_and_three_months():
     """The rules keep seven days, five weeks and three months."""
     decisions = plan_pruning(daily(120), keep(7, 5, 3, 3), set(), START, SHANGHAI)
     kept = {decision.id: decision.reason for decision in decisions if not decision.remove}
@@ -147,7 +147,7 @@ def test_pruning_plan_keeps_seven_days_five_weeks_and_three_months():
     assert reasons["0826"] == "expired"
 
 
-def test_days_begin_in_timezone_of_policy_pack():
+def test_pruning_plan_separates_days_by_the_timezone_of_the_policy_pack():
     """In Shanghai, 17:00 UTC is already the next day.
 
     So the two restore points are of different days.

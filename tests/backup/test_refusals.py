@@ -11,7 +11,7 @@ from tests.backup.support import Taken
 from tests.support.holders import NOW, Holder
 
 
-def test_damaged_copies_have_one_changed_bit_or_are_truncated(
+def test_damaged_variants_of_dump_have_one_changed_bit_or_are_truncated(
     taken: Taken, operations: Holder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One variant has a flipped bit, one is truncated, and the wrong key gets the intact object."""

@@ -210,7 +210,7 @@ def test_drill_report_shows_the_database_whose_time_is_closest_to_its_target(
     assert age == (shown, "seconds", ATTENTION if status is FAIL else PASS, note)
 
 
-def test_drill_report_sums_compared_rows_over_databases() -> None:
+def test_drill_report_contains_sum_of_compared_rows_of_all_drilled_databases() -> None:
     """Only drilled databases are summed. Without a drill, the figure is not measured."""
     records = [*drilled(), step("drill", "billing", rows=4)]
     assert facts(conclude_drill(records, TWO, {}))["Rows compared"][0] == 13
@@ -231,7 +231,7 @@ def test_drill_report_sums_compared_rows_over_databases() -> None:
     ("left_out", "names"),
     [(["a", "b"], listed([verbatim("a"), verbatim("b")])), ([], _("none"))],
 )
-def test_drill_report_lists_each_check(
+def test_drill_report_has_a_row_for_each_check_of_the_drill(
     newest: str | None, cell: object, left_out: list[str], names: object
 ) -> None:
     """Each figure of the drill's step record has its own row."""
@@ -294,7 +294,7 @@ def test_drill_report_without_drill_has_empty_figures() -> None:
         ({"remaining": 2, "not_looked_for": 1}, 2, FAIL, 2),
     ],
 )
-def test_drill_report_counts_restored_erased_records(
+def test_drill_report_contains_number_of_erased_records_that_the_restore_brought_back(
     data: dict[str, Any], value: int | None, status: Outcome, entries: int
 ) -> None:
     """Erased records, and rows that contain their keys, are counted.
@@ -308,7 +308,7 @@ def test_drill_report_counts_restored_erased_records(
     assert (fact[0], fact[2], fact[3].values) == (value, status, {"count": entries})
 
 
-def test_drill_report_has_no_erasure_figure_if_one_database_was_not_measured() -> None:
+def test_drill_report_has_no_number_of_erased_records_if_one_database_was_not_measured() -> None:
     courier = step("drill", erasures=3, remaining=0)
     conclusion = conclude_drill([courier, step("drill", "billing", rows=1)], TWO, {})
     assert facts(conclusion)["Erased records that the restore brought back"] == (

@@ -164,7 +164,7 @@ def test_drill_run_that_omits_a_mapped_database_fails():
     assert conclusion.summary.values == {"restored": 1, "mapped": 2}
 
 
-def test_drill_report_says_that_damage_was_accepted_and_has_no_answer_if_damage_was_not_tried():
+def test_drill_report_distinguishes_accepted_damaged_dump_from_test_that_did_not_run():
     """If a restore accepted the wrong key, the report must not say that this was not measured."""
 
     def answers(records: list[StepRecord]) -> list[object]:
@@ -176,12 +176,12 @@ def test_drill_report_says_that_damage_was_accepted_and_has_no_answer_if_damage_
     assert answers(drilled(refusals=None)) == [None, None, None]
 
 
-def test_report_of_failed_drill_says_that_it_proves_no_restore():
+def test_report_of_failed_drill_says_that_no_database_is_proven_to_be_restorable():
     last = conclude_drill([], [mapped()], {}).sections[-1]
     assert "did not prove that any database can be restored" in str(last.blocks[0])
 
 
-def test_unmeasured_figures_are_not_reported_as_zero():
+def test_drill_report_shows_unmeasured_figures_as_empty_and_not_as_zero():
     """An interrupted drill has neither a number of erased records nor a restore time."""
     conclusion = conclude_drill(drilled(drill=None), [mapped()], {})
     facts = {fact.label.text: fact for fact in conclusion.facts}
@@ -234,7 +234,7 @@ def test_indicators_are_unknown_if_not_all_mapped_databases_were_requested(
     assert indicators(conclude_drill([], [], {})) == [None]
 
 
-def test_empty_erasure_ledger_is_not_reported_as_passed():
+def test_drill_report_shows_no_outcome_if_erasure_ledger_is_empty():
     """If the ledger is empty, nothing was searched for.
 
     Otherwise, the number of entries is reported.
@@ -273,7 +273,7 @@ def test_run_fails_but_has_a_report_if_a_step_record_has_no_data(
     assert conclusion.outcome is FAIL
 
 
-def test_erased_records_that_were_not_searched_for_are_not_reported_as_passed():
+def test_drill_report_shows_outcome_failed_if_erased_records_were_not_searched_for():
     """The restored copy lacks the table of the erased records."""
     record = step("drill", "courier", rows=1, erasures=3, remaining=0, not_looked_for=3)
     conclusion = conclude_drill(drilled(drill=record), [mapped()], {})

@@ -44,7 +44,7 @@ def sql_of(address: DatabaseAddress) -> str:
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 4])
-def test_restore_equals_original_with_any_number_of_jobs(
+def test_restored_database_equals_original_with_any_number_of_parallel_jobs(
     taken: Taken, rich: DatabaseAddress, target: DatabaseAddress, operations: Holder, jobs: int
 ):
     """The databases are compared by ParcelSeal, by a second pg_dump, and by queries."""
@@ -71,7 +71,7 @@ def test_restore_equals_original_with_any_number_of_jobs(
     ]
 
 
-def test_restore_from_s3_equals_original(
+def test_database_restored_from_s3_equals_original(
     moto: MotoServer,
     rich: DatabaseAddress,
     target: DatabaseAddress,
@@ -90,7 +90,7 @@ def test_restore_from_s3_equals_original(
     assert comparison.definitions == Definitions()
 
 
-def test_target_with_tables_is_refused_unless_allowed(
+def test_restore_raises_usage_error_if_target_has_tables_and_content_is_not_allowed(
     taken: Taken, target: DatabaseAddress, operations: Holder
 ):
     run(target, "CREATE TABLE mine (id int)")
@@ -103,7 +103,7 @@ def test_target_with_tables_is_refused_unless_allowed(
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "gone", "other"])
-def test_damaged_object_is_refused_before_target_is_changed(
+def test_restore_raises_content_refused_error_and_loads_nothing_if_stored_dump_is_damaged(
     taken: Taken,
     target: DatabaseAddress,
     store: DirectoryStore,
@@ -121,7 +121,7 @@ def test_damaged_object_is_refused_before_target_is_changed(
     assert rows(target, "SELECT count(*) FROM pg_class WHERE relname = 'customer'") == [(0,)]
 
 
-def test_unknown_key_is_refused_before_target_is_changed(
+def test_restore_raises_content_refused_error_and_loads_nothing_if_key_belongs_to_no_recipient(
     taken: Taken, target: DatabaseAddress, stranger: OpeningKey
 ):
     with pytest.raises(ContentRefused, match="does not belong to any of its recipients"):
@@ -162,7 +162,9 @@ def test_restore_reports_missing_and_additional_rows(
 
 
 @pytest.mark.parametrize("jobs", [0, 1, 3, 50])
-def test_each_data_entry_belongs_to_exactly_one_loader(taken: Taken, operations: Holder, jobs: int):
+def test_each_data_entry_of_the_archive_is_assigned_to_exactly_one_loader(
+    taken: Taken, operations: Holder, jobs: int
+):
     """Each list is in the order of the archive, because a process reads its stream only forward."""
     _, entries = taken.source(operations.opening).head()
     shares = distribute_entries(entries, taken.manifest.tables, jobs)
@@ -173,7 +175,7 @@ def test_each_data_entry_belongs_to_exactly_one_loader(taken: Taken, operations:
         assert share == sorted(share, key=expected.index)
 
 
-def test_largest_tables_go_to_different_loaders(taken: Taken, operations: Holder):
+def test_two_largest_tables_are_assigned_to_different_loaders(taken: Taken, operations: Holder):
     _, entries = taken.source(operations.opening).head()
     first, second = sorted(taken.manifest.tables, key=lambda table: -table.bytes)[:2]
     ids = {

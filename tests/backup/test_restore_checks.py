@@ -75,7 +75,7 @@ def role(
     run(server, f"DROP ROLE {ROLE}")
 
 
-def test_restore_that_loses_lock_during_load_does_not_open_copy(
+def test_restore_raises_service_error_and_leaves_copy_closed_if_its_lock_is_lost_during_load(
     restored: Restoring, during_load: DuringLoad, target: DatabaseAddress
 ) -> None:
     """As soon as the lock is lost, another restore may load rows into the target."""
@@ -90,7 +90,7 @@ def test_restore_that_loses_lock_during_load_does_not_open_copy(
 
 
 @pytest.mark.parametrize("into_existing", [False, True])
-def test_restore_into_live_database_is_refused_before_load(
+def test_restore_into_live_database_raises_usage_error_before_load(
     restored: Restoring,
     target: DatabaseAddress,
     monkeypatch: pytest.MonkeyPatch,
@@ -107,7 +107,7 @@ def test_restore_into_live_database_is_refused_before_load(
     assert rows(target, CONNECT) == [(True,)]
 
 
-def test_restore_that_differs_from_manifest_does_not_open_copy(
+def test_restore_exits_with_1_and_leaves_copy_closed_if_rows_differ_from_manifest(
     restored: Restoring,
     during_load: DuringLoad,
     source: DatabaseAddress,
@@ -130,7 +130,7 @@ def test_restore_that_differs_from_manifest_does_not_open_copy(
 
 @pytest.mark.parametrize("incomplete_ledger", [False, True])
 @pytest.mark.parametrize("lost", [1, 2])
-def test_restore_with_ledger_entries_lost_during_load_does_not_open_copy(
+def test_restore_raises_control_failed_error_if_erasure_ledger_loses_entries_during_load(
     restored: Restoring,
     during_load: DuringLoad,
     state: Engine,

@@ -117,7 +117,7 @@ def restored(
     return restore
 
 
-def test_restore_replays_erasure_entered_during_load(
+def test_restore_deletes_records_that_were_entered_in_erasure_ledger_during_load(
     restored: Restoring, state: Engine, target: DatabaseAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The ledger was empty when the restore began.
@@ -158,7 +158,7 @@ def test_restored_copy_stays_closed_if_erased_records_remain(
             run(address, "DROP OWNED BY seller_of_restore CASCADE")
 
 
-def test_copy_restored_without_replay_stays_closed(
+def test_restored_copy_stays_closed_if_replay_of_erasures_was_skipped(
     restored: Restoring, state: Engine, target: DatabaseAddress
 ) -> None:
     """The user has to erase the records by hand, and then to open the copy."""
@@ -168,7 +168,7 @@ def test_copy_restored_without_replay_stays_closed(
     assert rows(target, CONNECT) == [(False,)]
 
 
-def test_restored_copy_stays_closed_if_user_accepts_incomplete_ledger(
+def test_restored_copy_stays_closed_if_user_accepts_incomplete_erasure_ledger(
     restored: Restoring, state: Engine, target: DatabaseAddress
 ) -> None:
     """The live database was lost, so it is unknown whether the last deletion was committed.
@@ -186,7 +186,7 @@ def test_restored_copy_stays_closed_if_user_accepts_incomplete_ledger(
 
 
 @pytest.mark.parametrize("loss", ["DELETE FROM erasure WHERE batch_id = %s", REPLACED])
-def test_restore_that_accepts_incomplete_erasure_ledger_replays_its_entries(
+def test_restore_with_incomplete_ledger_option_replays_the_remaining_entries_of_erasure_ledger(
     restored: Restoring, state: Engine, target: DatabaseAddress, loss: str
 ) -> None:
     """The ledger has lost the entry of a batch, or has another entry instead.
@@ -208,7 +208,7 @@ def test_restore_that_accepts_incomplete_erasure_ledger_replays_its_entries(
     assert rows(target, CONNECT) == [(False,)]
 
 
-def test_restore_opens_target_that_an_earlier_restore_closed(
+def test_restore_opens_target_that_an_earlier_failed_restore_has_left_closed(
     restored: Restoring, target: DatabaseAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first restore failed before it created anything. The database's own comment is kept."""
@@ -229,7 +229,7 @@ def fail(*_given: object) -> None:
 
 
 @pytest.mark.parametrize("into_existing", [True, False])
-def test_restore_states_which_roles_may_connect_to_a_copy_that_stays_closed(
+def test_restore_prints_whether_other_roles_may_connect_if_copy_is_not_opened(
     restored: Restoring,
     target: DatabaseAddress,
     monkeypatch: pytest.MonkeyPatch,
@@ -259,7 +259,7 @@ def test_restore_states_which_roles_may_connect_to_a_copy_that_stays_closed(
         ("CREATE TABLE buyer (nr int PRIMARY KEY, phone text)", "text", False),
     ],
 )
-def test_restore_of_table_without_its_present_primary_key_erases_or_is_refused(
+def test_restore_of_table_without_its_current_primary_key_deletes_erased_records_or_fails(
     restored: Restoring,
     state: Engine,
     target: DatabaseAddress,
@@ -285,7 +285,7 @@ def test_restore_of_table_without_its_present_primary_key_erases_or_is_refused(
         assert rows(target, CONNECT) == [(True,)]
 
 
-def test_restore_is_refused_while_another_restore_fills_target(
+def test_restore_raises_usage_error_while_another_restore_loads_the_same_target(
     restored: Restoring, target: DatabaseAddress
 ) -> None:
     """The second restore would open the target before the first has replayed the erasure ledger."""
@@ -294,7 +294,7 @@ def test_restore_is_refused_while_another_restore_fills_target(
     assert rows(target, "SELECT to_regclass('buyer')") == [(None,)]
 
 
-def test_restore_states_which_roles_may_connect_if_public_could_not_connect_to_target_before(
+def test_restore_prints_that_only_granted_roles_may_connect_if_public_had_no_connect_right(
     restored: Restoring, target: DatabaseAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = StringIO()
@@ -304,7 +304,7 @@ def test_restore_states_which_roles_may_connect_if_public_could_not_connect_to_t
     assert "only roles with their own grant may connect" in text.getvalue()
 
 
-def test_restore_waits_for_running_deletion_of_records_on_hold(
+def test_restore_waits_until_running_deletion_ends_if_records_are_on_legal_hold(
     restored: Restoring, state: Engine, target: DatabaseAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the restore waits, the deletion ends, and its batch in the erasure ledger is settled.

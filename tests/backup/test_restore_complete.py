@@ -111,7 +111,7 @@ def test_restore_into_server_without_tablespace_succeeds(
             conn.execute("DROP TABLESPACE gone")
 
 
-def test_restore_with_forced_row_security_reports_no_difference(
+def test_restore_of_table_with_forced_row_level_security_reports_no_difference(
     new_database: Callable[..., DatabaseAddress],
     server: DatabaseAddress,
     store: DirectoryStore,
@@ -156,7 +156,7 @@ def test_restore_with_forced_row_security_reports_no_difference(
         run(server, f"ALTER DATABASE {name} OWNER TO postgres")
 
 
-def test_restore_without_comment_of_publication_reports_no_difference(
+def test_comparison_reports_no_difference_if_restore_omitted_publication_and_its_comment(
     new_database: Callable[..., DatabaseAddress],
     target: DatabaseAddress,
     store: DirectoryStore,
@@ -181,7 +181,7 @@ CREATE USER MAPPING FOR PUBLIC SERVER central;
 
 
 @pytest.mark.parametrize("reads_catalogue", [True, False])
-def test_restore_lists_user_mappings_whose_options_were_not_backed_up(
+def test_restore_reports_user_mappings_whose_options_were_not_backed_up(
     new_database: Callable[..., DatabaseAddress],
     target: DatabaseAddress,
     store: DirectoryStore,
@@ -217,7 +217,7 @@ def test_restore_lists_user_mappings_whose_options_were_not_backed_up(
     assert rows(target, options) == [(["password=secret"],)]
 
 
-def test_restore_lists_publications_and_database_settings_that_it_does_not_restore(
+def test_restore_reports_publications_and_database_settings_that_it_omits(
     new_database: Callable[..., DatabaseAddress],
     target: DatabaseAddress,
     store: DirectoryStore,
@@ -235,7 +235,7 @@ def test_restore_lists_publications_and_database_settings_that_it_does_not_resto
     assert restore(source, target, owners=True).left_out == (settings,)
 
 
-def test_restore_keeps_policies_of_existing_tables(
+def test_restore_does_not_change_row_level_security_of_existing_tables(
     new_database: Callable[..., DatabaseAddress],
     server: DatabaseAddress,
     store: DirectoryStore,

@@ -57,7 +57,7 @@ def allowed(database: DatabaseAddress, user: str) -> list[bool]:
 
 
 @pytest.mark.parametrize("owners", [False, True])
-def test_restore_keeps_definer_functions_closed_until_grants_are_restored(
+def test_other_roles_cannot_call_security_definer_functions_before_grants_are_restored(
     new_database: Callable[..., DatabaseAddress],
     target: DatabaseAddress,
     store: DirectoryStore,
@@ -80,7 +80,7 @@ def test_restore_keeps_definer_functions_closed_until_grants_are_restored(
     assert rows(as_user(target, anybody), "SELECT own()") == [(7,)]
 
 
-def test_definer_function_never_returns_an_erased_record(
+def test_security_definer_function_returns_no_erased_record_during_or_after_restore(
     restored: Restoring,
     state: Engine,
     target: DatabaseAddress,

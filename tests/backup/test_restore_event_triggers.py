@@ -40,7 +40,7 @@ ALLOWS = "DROP EVENT TRIGGER IF EXISTS forbid_logins"
 ENABLED = "SELECT evtname::text FROM pg_event_trigger WHERE evtenabled = 'O' ORDER BY 1"
 
 
-def test_restore_suppresses_event_triggers(
+def test_event_triggers_do_not_fire_during_restore_and_are_enabled_afterwards(
     restored: Restoring, state: Engine, target: DatabaseAddress
 ) -> None:
     erase(state, "2")
@@ -56,7 +56,7 @@ def test_restore_suppresses_event_triggers(
         connection.execute(ALLOWS)
 
 
-def test_drill_suppresses_event_triggers(
+def test_event_triggers_do_not_fire_during_restore_drill(
     new_database: Callable[..., DatabaseAddress],
     store: DirectoryStore,
     recipients: list[Recipient],

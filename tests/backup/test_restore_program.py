@@ -74,7 +74,7 @@ def test_pg_restore_succeeds_if_its_only_error_is_unknown_transaction_timeout(
         (f"{START}could not read from input file: end of file\n", 1, "end of file"),
     ],
 )
-def test_pg_restore_failure_quotes_each_error_that_is_not_tolerated(
+def test_error_of_failed_pg_restore_contains_the_message_that_is_not_tolerated(
     output: Path, text: str, jobs: int, message: str
 ) -> None:
     output.write_text(text)
@@ -82,7 +82,9 @@ def test_pg_restore_failure_quotes_each_error_that_is_not_tolerated(
     assert message in str(process.failure())
 
 
-def test_pg_restore_errors_on_newer_server_are_never_tolerated(output: Path) -> None:
+def test_unknown_transaction_timeout_error_of_pg_restore_is_not_tolerated_on_newer_server(
+    output: Path,
+) -> None:
     """A newer server knows the parameter, and pg_restore itself ends at its first error."""
     output.write_text(TOLERATED)
     failure = RestoreProcess([], RestoreTarget(ADDRESS)).failure()

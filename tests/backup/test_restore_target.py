@@ -80,7 +80,7 @@ def test_restore_target_is_refused_if_live_server_refuses_login(
         ("FATAL", "53300", "sorry, too many clients already"),
     ],
 )
-def test_restore_target_is_refused_if_live_server_reports_other_error(
+def test_restore_target_is_refused_if_error_of_live_server_is_unknown_or_not_in_english(
     database: str, severity: str, state: str, message: str
 ) -> None:
     """If the error is unknown or not in English, the live database may be on the same server."""
@@ -126,14 +126,16 @@ def test_incomplete_copy_is_reported_to_role_that_does_not_own_database(
     assert f'DROP DATABASE "{target.name}"' in left.action
 
 
-def test_restore_that_opened_its_copy_again_is_not_reported_as_interrupted(
+def test_interrupted_restore_reports_no_incomplete_copy_if_it_had_opened_the_copy_again(
     target: DatabaseAddress,
 ) -> None:
     run(target, "CREATE TABLE buyer ()")
     assert interrupted_copy(target, had_content=False, was_closed=True) is None
 
 
-def test_target_with_own_tables_gets_no_advice_to_drop_it(target: DatabaseAddress) -> None:
+def test_error_for_target_with_own_tables_does_not_advise_to_drop_it(
+    target: DatabaseAddress,
+) -> None:
     """The database has no comment of a restore. So the tables may belong to an application."""
     run(target, f"CREATE TABLE buyer (); COMMENT ON DATABASE {target.name} IS 'of the shop'")
     with pytest.raises(UsageError, match="is not empty: it has 1 tables") as refused:

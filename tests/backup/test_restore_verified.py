@@ -85,7 +85,7 @@ def swapped(
 
 @pytest.mark.parametrize("forgery", FORGERIES)
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_restore_refuses_object_replaced_after_check(
+def test_restore_raises_content_refused_error_if_dump_is_replaced_after_its_check(
     point: Taken,
     swapping: SwappingStore,
     archive: bytes,
@@ -106,7 +106,7 @@ def test_restore_refuses_object_replaced_after_check(
 
 @pytest.mark.parametrize("forgery", FORGERIES)
 @pytest.mark.parametrize(("jobs", "readers"), [(1, 2), (2, 2), (2, 3)])
-def test_restore_refuses_object_replaced_after_its_head_was_read(
+def test_restore_raises_content_refused_error_if_dump_is_replaced_after_its_archive_head_was_read(
     point: Taken,
     swapping: SwappingStore,
     archive: bytes,
@@ -136,7 +136,7 @@ def test_restore_refuses_object_replaced_after_its_head_was_read(
     [lambda data: data[: len(data) // 2], lambda data: data[:-1], lambda data: data + b"\0",
      lambda data: data + data, lambda data: b""],
 )  # fmt: skip
-def test_restore_refuses_truncated_and_extended_objects(
+def test_restore_raises_content_refused_error_if_dump_is_truncated_or_extended(
     point: Taken,
     swapping: SwappingStore,
     target: DatabaseAddress,
@@ -152,7 +152,7 @@ def test_restore_refuses_truncated_and_extended_objects(
     assert rows(target, INDEX) == [(0,)], "the restore went on after the load"
 
 
-def test_restore_refuses_object_overwritten_while_it_is_read(
+def test_restore_raises_content_refused_error_if_dump_is_overwritten_while_it_is_read(
     point: Taken,
     swapping: SwappingStore,
     archive: bytes,
@@ -185,7 +185,7 @@ def test_restore_refuses_object_overwritten_while_it_is_read(
     assert rows(target, "SELECT to_regclass('public.forged') IS NULL") == [(True,)]
 
 
-def test_restore_into_target_with_content_never_advises_to_drop_it(
+def test_error_of_refused_restore_into_target_with_content_does_not_advise_to_drop_it(
     point: Taken,
     swapping: SwappingStore,
     archive: bytes,
@@ -204,7 +204,7 @@ def test_restore_into_target_with_content_never_advises_to_drop_it(
 
 @pytest.mark.parametrize("forgery", FORGERIES)
 @pytest.mark.parametrize("readers", [1, 2])
-def test_old_manifest_without_head_digest_is_restored_from_verified_bytes_only(
+def test_restore_with_old_manifest_without_head_digest_raises_content_refused_error_for_forged_dump(
     point: Taken,
     swapping: SwappingStore,
     archive: bytes,
@@ -244,7 +244,7 @@ def test_manifest_contains_size_and_digest_of_archive_head(point: Taken, archive
     assert archive[head.bytes] == 1
 
 
-def test_schema_digest_of_another_archive_is_refused(
+def test_restore_raises_content_refused_error_if_schema_digest_of_manifest_differs_from_archive(
     point: Taken, target: DatabaseAddress, operations: Holder
 ) -> None:
     """A manifest whose digests contradict each other is refused."""
@@ -260,7 +260,7 @@ def test_schema_digest_of_another_archive_is_refused(
     ids=["empty", "cut", "other", "bomb"],
 )
 @pytest.mark.parametrize("with_head", [True, False])
-def test_forged_object_is_refused_before_more_bytes_are_read_than_its_manifest_states(
+def test_reading_archive_head_of_forged_dump_raises_content_refused_error(
     point: Taken,
     swapping: SwappingStore,
     recipients: list[Recipient],
@@ -275,7 +275,7 @@ def test_forged_object_is_refused_before_more_bytes_are_read_than_its_manifest_s
         Source(swapping, manifest, operations.opening).head()
 
 
-def test_object_that_is_not_a_zstd_stream_is_refused(
+def test_reading_dump_that_is_not_a_zstd_stream_raises_content_refused_error(
     point: Taken, swapping: SwappingStore, recipients: list[Recipient], operations: Holder
 ) -> None:
     message = encrypting(
@@ -289,7 +289,7 @@ def test_object_that_is_not_a_zstd_stream_is_refused(
         zstandard.ZstdDecompressor().stream_reader(io.BytesIO(b"no zstd" * 1000)).read(1)
 
 
-def test_comparison_refuses_replaced_archive_of_the_original(
+def test_compare_raises_content_refused_error_if_dump_of_the_original_was_replaced(
     point: Taken,
     swapping: SwappingStore,
     archive: bytes,
@@ -306,7 +306,7 @@ def test_comparison_refuses_replaced_archive_of_the_original(
         compare(swapped(point, swapping, operations, content, readers=1), target)
 
 
-def test_error_for_failed_load_of_verified_restore_point_blames_pg_restore_and_not_the_object(
+def test_failed_load_of_verified_restore_point_raises_service_error_about_pg_restore(
     point: Taken, target: DatabaseAddress, operations: Holder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The stream is verified even though pg_restore failed. Here, the object is not forged."""
@@ -371,7 +371,7 @@ def test_restore_reads_verified_version_of_replaced_object(
         assert b"".join(iter(lambda: stream.read(PIECE), b"")) == archive
 
 
-def test_restore_refuses_replaced_object_of_bucket_without_versions(
+def test_restore_raises_content_refused_error_if_object_in_bucket_without_versions_was_replaced(
     moto: MotoServer,
     origin: DatabaseAddress,
     target: DatabaseAddress,

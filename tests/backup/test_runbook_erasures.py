@@ -161,7 +161,7 @@ INSERT INTO customer SELECT n, 'name ' || n FROM generate_series(1, 5) n;
 
 
 @pytest.mark.parametrize("reference", REFERRING)
-def test_runbook_keeps_large_objects_referenced_by_any_column_type(
+def test_runbook_keeps_large_object_that_a_column_of_any_type_still_references(
     target: DatabaseAddress, tmp_path: Path, reference: str
 ) -> None:
     """The result must be the same as that of ParcelSeal's replay."""
@@ -174,7 +174,7 @@ def test_runbook_keeps_large_objects_referenced_by_any_column_type(
 
 
 @pytest.mark.parametrize("scans", OF_CUSTOMERS)
-def test_runbook_deletes_large_objects_for_any_type_of_referencing_column(
+def test_runbook_deletes_large_objects_that_erased_records_reference_in_a_column_of_any_type(
     target: DatabaseAddress, tmp_path: Path, scans: str
 ) -> None:
     """The result must be the same as that of ParcelSeal's replay."""
@@ -199,7 +199,7 @@ def test_runbook_deletes_large_objects_for_any_type_of_referencing_column(
         INSERT INTO audit VALUES ('[{"customerId": 2}]'), ('{"xcustomerid": 2}')""",
     ],
 )
-def test_runbook_fails_if_key_of_erased_record_remains(
+def test_runbook_exits_with_1_if_another_relation_contains_key_of_erased_record(
     target: DatabaseAddress, tmp_path: Path, holder: str
 ) -> None:
     """The message names the relation and the number of rows, never a value."""
@@ -212,7 +212,7 @@ def test_runbook_fails_if_key_of_erased_record_remains(
     assert allowed.returncode == 0, allowed.stdout
 
 
-def test_runbook_stops_at_column_that_cannot_be_masked(
+def test_runbook_fails_and_changes_nothing_if_a_column_cannot_be_masked(
     target: DatabaseAddress, tmp_path: Path
 ) -> None:
     """In this case, the step changes nothing."""
@@ -223,7 +223,7 @@ def test_runbook_stops_at_column_that_cannot_be_masked(
     assert rows(target, "SELECT count(*) FROM customer WHERE name LIKE 'name%'") == [(5,)]
 
 
-def test_runbook_finds_records_of_table_without_primary_key(
+def test_runbook_needs_variable_ledger_key_to_erase_records_of_table_without_primary_key(
     target: DatabaseAddress, tmp_path: Path
 ) -> None:
     """The variable LEDGER_KEY names the key columns.

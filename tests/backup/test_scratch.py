@@ -56,14 +56,14 @@ def test_scratch_database_exists_only_inside_its_with_block(server: DatabaseAddr
         assert None not in list(conn.scalars(select(scratch_database.c.dropped_at)))
 
 
-def test_only_owner_connects_to_scratch_database(server: DatabaseAddress, state: Engine) -> None:
+def test_only_owner_may_connect_to_scratch_database(server: DatabaseAddress, state: Engine) -> None:
     """Until the replay of erasures, the database contains erased records."""
     allowed = "SELECT has_database_privilege('public', current_database(), 'CONNECT')"
     with scratch(server, state, dag_id="d", run_id="r", clock=CLOCK) as copy:
         assert rows(copy, allowed) == [(False,)]
 
 
-def test_scratch_database_with_existing_name_is_neither_created_nor_dropped(
+def test_creation_of_scratch_database_raises_service_error_if_its_name_exists_already(
     server: DatabaseAddress,
     state: Engine,
     bystander: str,
@@ -85,13 +85,15 @@ def test_scratch_database_with_existing_name_is_neither_created_nor_dropped(
         conn.execute(f"DROP DATABASE {name}")
 
 
-def test_drop_refuses_names_of_other_databases(server: DatabaseAddress, state: Engine):
+def test_drop_raises_value_error_if_database_name_is_not_that_of_a_scratch_database(
+    server: DatabaseAddress, state: Engine
+):
     for name in ("postgres", "courier", "", f"x{PREFIX}"):
         with pytest.raises(ValueError, match="is not a scratch database"):
             drop(server, name, state, CLOCK)
 
 
-def test_error_for_scratch_database_that_cannot_be_created_contains_the_server(
+def test_error_of_failed_scratch_database_creation_contains_the_server_name(
     server: DatabaseAddress, state: Engine
 ) -> None:
     """The template database is locked. The next drill finds no database to drop."""
@@ -140,7 +142,7 @@ def test_drop_left_over_keeps_database_in_use(server: DatabaseAddress, state: En
         assert copy.name in names(server)
 
 
-def test_drop_of_scratch_database_without_superuser_waits_for_autovacuum(
+def test_scratch_database_is_dropped_without_superuser_although_autovacuum_is_running(
     server: DatabaseAddress, state: Engine
 ):
     """Only a superuser may end an autovacuum worker by DROP with FORCE.

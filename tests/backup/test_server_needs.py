@@ -30,7 +30,7 @@ def entry(kind: str, definition: str, name: str = "x") -> Entry:
         ("COMMENT", "COMMENT ON TABLE t IS 'COLLATE \"q\"';", ()),
     ],
 )
-def test_collations_mentioned_only_in_texts_or_function_bodies_are_not_needed(
+def test_used_collations_of_archive_omit_names_in_string_literals_and_function_bodies(
     kind: str, definition: str, names: tuple[str, ...]
 ) -> None:
     """A collation name in a text or a function body must not make a restore fail."""
@@ -60,7 +60,9 @@ def test_collations_mentioned_only_in_texts_or_function_bodies_are_not_needed(
         ),
     ],
 )
-def test_locale_of_archive_equals_locale_of_database(options: str, locale: DatabaseLocale) -> None:
+def test_database_locale_is_read_from_create_database_statement_of_archive(
+    options: str, locale: DatabaseLocale
+) -> None:
     name = '"ENCODING = x"'
     definition = f"CREATE DATABASE {name} WITH TEMPLATE = template0 {options};\n"
     assert DatabaseLocale.of_archive([entry("DATABASE", definition)]) == locale

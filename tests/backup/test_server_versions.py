@@ -195,7 +195,7 @@ def test_restore_command_replays_erasures_and_sets_owners(
 
 
 @pytest.mark.parametrize("version", each_version(15))
-def test_restore_command_loads_into_existing_database(
+def test_restore_command_with_into_existing_option_keeps_the_other_tables_of_the_target(
     version: int, restored: Restoring, databases: Databases, target: DatabaseAddress
 ) -> None:
     origin = databases(version)
@@ -212,7 +212,7 @@ def test_restore_command_loads_into_existing_database(
         for newer, older in ((16, 15), (17, 16), (18, 17))
     ],
 )
-def test_restore_refuses_older_server_before_anything_is_loaded(
+def test_restore_raises_usage_error_before_load_if_server_is_older_than_the_original(
     newer: int, version: int, points: Points, target: DatabaseAddress, operations: Holder
 ) -> None:
     _live, taken = points(newer)
@@ -233,7 +233,7 @@ CONFLICTS = {
 
 @pytest.mark.parametrize("version", each_version(15, 16))
 @pytest.mark.parametrize("stage", CONFLICTS)
-def test_restore_ends_at_first_error_that_is_not_tolerated(
+def test_restore_raises_service_error_at_first_error_that_is_not_tolerated(
     version: int, stage: str, points: Points, target: DatabaseAddress, operations: Holder
 ) -> None:
     """This also applies with several jobs.
@@ -252,7 +252,7 @@ def test_restore_ends_at_first_error_that_is_not_tolerated(
 
 
 @pytest.mark.parametrize("version", each_version(15, 16, 17))
-def test_restore_by_hand_follows_runbook(
+def test_shell_commands_of_runbook_restore_a_backup_on_each_server_version(
     version: int,
     points: Points,
     target: DatabaseAddress,
@@ -290,7 +290,7 @@ def test_restore_by_hand_follows_runbook(
 
 
 @pytest.mark.parametrize("version", each_version(15, 17))
-def test_client_programs_of_the_servers_version_back_up_and_restore(
+def test_backup_and_restore_succeed_with_client_programs_of_the_version_of_the_server(
     version: int,
     points: Points,
     target: DatabaseAddress,
@@ -314,7 +314,7 @@ def test_client_programs_of_the_servers_version_back_up_and_restore(
 
 
 @pytest.mark.parametrize("version", each_version(15, 17))
-def test_backup_refuses_server_that_is_newer_than_client_programs(
+def test_backup_raises_usage_error_if_server_is_newer_than_client_programs(
     version: int,
     servers: Servers,
     recipients: list[Recipient],

@@ -42,7 +42,7 @@ def test_snapshot_row_counts_ignore_later_changes(source: DatabaseAddress):
     assert rows(source, "SELECT count(*) FROM t") == [(7,)]
 
 
-def test_snapshot_transaction_refuses_writes(source: DatabaseAddress) -> None:
+def test_write_in_snapshot_transaction_raises_read_only_error(source: DatabaseAddress) -> None:
     """The role of a backup may own the tables, but a backup must not change rows."""
     run(source, "CREATE TABLE t (id int)")
     with open_snapshot(source) as snapshot, pytest.raises(errors.ReadOnlySqlTransaction):
@@ -74,7 +74,9 @@ def test_tables_cannot_be_dropped_or_rewritten_during_snapshot(source: DatabaseA
 
 
 @pytest.mark.parametrize("dropped", ["DROP TABLE gone.t", "DROP SCHEMA gone CASCADE"])
-def test_snapshot_lists_tables_again_if_a_table_disappears(source: DatabaseAddress, dropped: str):
+def test_snapshot_omits_table_that_is_dropped_before_it_is_locked(
+    source: DatabaseAddress, dropped: str
+):
     """The table is dropped after it was listed and before it is locked.
 
     The second attempt succeeds.
@@ -92,7 +94,7 @@ def test_snapshot_lists_tables_again_if_a_table_disappears(source: DatabaseAddre
     migration.close()
 
 
-def test_snapshot_fails_if_tables_keep_disappearing(
+def test_snapshot_raises_service_error_if_tables_disappear_at_each_attempt(
     source: DatabaseAddress, monkeypatch: pytest.MonkeyPatch
 ):
     """After several attempts, the error names a running migration as the likely cause."""
@@ -102,7 +104,7 @@ def test_snapshot_fails_if_tables_keep_disappearing(
         pass
 
 
-def test_snapshot_reports_table_that_stays_locked(
+def test_snapshot_raises_service_error_if_a_table_stays_locked(
     source: DatabaseAddress, monkeypatch: pytest.MonkeyPatch
 ):
     """The error names the view in which to search for the lock."""
@@ -119,7 +121,7 @@ def test_snapshot_reports_table_that_stays_locked(
         assert time.monotonic() - began < 5
 
 
-def test_snapshot_is_refused_with_the_grants_that_the_role_lacks(
+def test_snapshot_raises_usage_error_with_missing_grants_if_role_may_not_read_a_table(
     source: DatabaseAddress, reader: DatabaseAddress
 ):
     """Rights on a table or on its schema are missing. The role pg_read_all_data is sufficient."""

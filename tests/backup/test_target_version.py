@@ -29,7 +29,7 @@ NEWER = {"server_version": "19.1 (Debian 19.1-1)"}
         *(("18.4", "16.9", False), ("17.1", "15.4", False), ("16.1", "15.4", False)),
     ],
 )
-def test_require_reader_refuses_programs_older_than_the_archive(
+def test_require_reader_raises_usage_error_if_pg_restore_is_too_old_for_the_archive(
     taken: Taken, monkeypatch: pytest.MonkeyPatch, writer: str, reader: str, fits: bool
 ) -> None:
     """Versions 17 and 18 write the same archive format.
@@ -46,7 +46,7 @@ def test_require_reader_refuses_programs_older_than_the_archive(
     assert f"version {writer.partition('.')[0]}" in refused.value.action
 
 
-def test_restore_refuses_older_target_before_load(
+def test_restore_raises_usage_error_before_load_if_target_server_is_older_than_original(
     taken: Taken, target: DatabaseAddress, stranger: OpeningKey
 ) -> None:
     """The version is checked first, so the wrong key is not reported. The target stays empty."""
@@ -57,7 +57,7 @@ def test_restore_refuses_older_target_before_load(
     assert rows(target, TABLES) == [(0,)]
 
 
-def test_restore_accepts_target_of_original_version(
+def test_restore_passes_the_version_check_if_target_has_the_version_of_the_original(
     taken: Taken, target: DatabaseAddress, stranger: OpeningKey
 ) -> None:
     """The check of the version passes.
@@ -68,7 +68,7 @@ def test_restore_accepts_target_of_original_version(
         restore(taken.source(stranger), target)
 
 
-def test_drill_refuses_older_server_and_creates_no_database(
+def test_restore_drill_raises_usage_error_and_creates_no_database_on_older_server(
     taken: Taken, operations: Holder, server: DatabaseAddress, state: Engine
 ) -> None:
     """The advice of the error names the connection of restore drills."""

@@ -108,7 +108,7 @@ def test_clear_unfinished_removes_folder_of_killed_run(
     assert open_work(state) == 0
 
 
-def test_run_killed_before_storing_leaves_no_unfinished_work(
+def test_clear_unfinished_closes_ledger_entry_of_run_that_was_killed_before_it_stored_objects(
     any_store: ObjectStore, state: Engine, clear: Clear
 ) -> None:
     begin(state, any_store, "none")
@@ -117,7 +117,7 @@ def test_run_killed_before_storing_leaves_no_unfinished_work(
 
 
 @pytest.mark.parametrize("recorded", [True, False])
-def test_published_restore_point_without_signature_is_never_cleared(
+def test_clear_unfinished_keeps_published_restore_point_whose_signature_was_deleted(
     any_store: ObjectStore,
     moto: MotoServer,
     state: Engine,
@@ -191,7 +191,7 @@ def test_clear_unfinished_reports_and_keeps_folder_without_ledger_entry(
     assert keys(any_store, "half") == keys(any_store, "unknown") == {DUMP_NAME}
 
 
-def test_clear_unfinished_keeps_unfinished_work_of_other_store(
+def test_clear_unfinished_keeps_ledger_entry_of_unfinished_backup_in_another_store(
     any_store: ObjectStore, state: Engine, clear: Clear, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """For a while, the connection may name another store, and later the first store again."""
@@ -219,7 +219,7 @@ def test_folder_of_killed_run_is_deleted_after_store_changed_its_address(
         (HoldKind.DATABASE, "courier"),
     ],
 )
-def test_leftover_under_legal_hold_is_kept_until_release(
+def test_leftover_under_legal_hold_is_kept_until_the_hold_is_released(
     any_store: ObjectStore, state: Engine, clear: Clear, kind: HoldKind, value: str
 ) -> None:
     number = hold(state, kind, value)
@@ -231,7 +231,7 @@ def test_leftover_under_legal_hold_is_kept_until_release(
     assert clear() == Cleared(0, ("courier/half/",))
 
 
-def test_leftover_folder_with_one_locked_object_keeps_all_objects(
+def test_clear_unfinished_deletes_no_object_of_leftover_folder_if_any_object_is_locked(
     any_store: ObjectStore, state: Engine, clear: Clear
 ) -> None:
     """The locks of all objects are checked before any object is deleted."""
@@ -259,7 +259,7 @@ def killed_after(steps: int, real: Callable[[str], None]) -> Callable[[str], Non
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2])
-def test_interrupted_removal_is_completed_if_an_object_was_deleted_and_else_left_to_pruning(
+def test_clear_unfinished_completes_interrupted_removal_only_if_an_object_was_deleted(
     any_store: ObjectStore,
     state: Engine,
     published: Publish,
@@ -282,7 +282,7 @@ def test_interrupted_removal_is_completed_if_an_object_was_deleted_and_else_left
     assert open_work(state) == 0
 
 
-def test_clear_unfinished_removes_uploads_of_its_database_only(
+def test_clear_unfinished_removes_unfinished_upload_and_keeps_stored_objects(
     any_store: ObjectStore, published: Publish, clear: Clear
 ) -> None:
     """A complete restore point and other files are kept."""
@@ -296,7 +296,7 @@ def test_clear_unfinished_removes_uploads_of_its_database_only(
     writer.abort()
 
 
-def test_folder_with_unusual_name_is_reported_escaped(
+def test_clear_unfinished_escapes_line_feed_in_reported_folder_name(
     store: DirectoryStore, state: Engine, signer: Signer
 ) -> None:
     """Names that other programs created must appear in reports as plain text."""
@@ -311,7 +311,7 @@ def refuse_holds() -> None:
     raise ControlFailed("The state database is not complete: a hold is missing.")
 
 
-def test_clear_unfinished_keeps_folders_if_sealed_legal_holds_are_missing(
+def test_clear_unfinished_keeps_folders_if_register_of_legal_holds_is_incomplete(
     any_store: ObjectStore, state: Engine, published: Publish, signer: Signer
 ) -> None:
     """The lost legal hold may protect the restore point whose removal was interrupted."""
@@ -341,7 +341,7 @@ def test_clear_unfinished_does_not_read_legal_holds_if_it_removes_nothing(
     )
 
 
-def test_clear_unfinished_removes_nothing_if_its_lock_on_legal_holds_was_lost(
+def test_clear_unfinished_removes_nothing_if_its_lock_against_new_legal_holds_was_lost(
     store: DirectoryStore, state: Engine, signer: Signer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The session that prevents new legal holds ends before the removal.

@@ -65,7 +65,7 @@ def preflight(
     run_step(BACKUP_OFFSITE, PREFLIGHT)
 
 
-def test_preflight_with_unverified_store_fails_but_allows_the_backup(
+def test_preflight_fails_but_allows_backup_if_connection_to_store_has_no_verified_tls(
     monkeypatch: pytest.MonkeyPatch, state: Engine, offsite: Offsite
 ) -> None:
     """The dump is encrypted before it is sent. A backup with a finding is better than no backup."""
@@ -84,7 +84,7 @@ def test_preflight_with_unverified_store_fails_but_allows_the_backup(
         assert "HTTPS" in Translator("en", "UTC").text(finding.action)
 
 
-def test_preflight_stops_backup_with_unverified_kms(
+def test_preflight_stops_backup_if_connection_to_kms_has_no_verified_tls(
     monkeypatch: pytest.MonkeyPatch, state: Engine, offsite: Offsite
 ) -> None:
     """Data keys would be sent over the network without protection."""
@@ -95,7 +95,7 @@ def test_preflight_stops_backup_with_unverified_kms(
     assert record_of(state, KEY, "preflight").outcome is Outcome.FAIL
 
 
-def test_preflight_stops_backup_with_unverified_store_and_missing_recipient(
+def test_preflight_stops_backup_if_store_connection_is_unverified_and_recipients_are_missing(
     monkeypatch: pytest.MonkeyPatch, state: Engine, store: DirectoryStore, signer: Signer
 ) -> None:
     """The other fault is a missing recipient."""

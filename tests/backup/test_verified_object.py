@@ -64,7 +64,9 @@ def test_verified_object_read_of_zero_bytes_reads_nothing() -> None:
 
 
 @pytest.mark.parametrize(("stored", "why"), [(b"abcd", "more than 3"), (b"ab", "2 bytes instead")])
-def test_verified_object_of_another_size_is_refused_with_reason(stored: bytes, why: str) -> None:
+def test_verified_object_raises_content_refused_error_if_size_differs_from_recorded_size(
+    stored: bytes, why: str
+) -> None:
     """A longer object is refused while it is read, a shorter object at its end."""
     with pytest.raises(ContentRefused, match=why):
         VerifiedObject(io.BytesIO(stored), record_of(b"abc")).verify()

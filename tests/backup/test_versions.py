@@ -136,7 +136,7 @@ def test_source_of_unchanged_restore_point_reads_the_dump_version_that_the_manif
     assert source.version_id == locked.manifest.dump.version_id != ""
 
 
-def test_signed_version_below_many_newer_versions_is_used(locked: Locked) -> None:
+def test_load_reads_signed_manifest_version_despite_many_newer_versions(locked: Locked) -> None:
     """There are more newer versions than are tried. The oldest versions are always tried."""
     for _ in range(MOST_VERSIONS + 3):
         locked.overwrite(MANIFEST_NAME)
@@ -159,7 +159,7 @@ def test_load_ignores_newer_manifest_of_untrusted_key(locked: Locked) -> None:
     assert len(point.hidden) == 2
 
 
-def test_manifest_of_another_restore_point_is_not_used(
+def test_load_ignores_newer_manifest_that_belongs_to_another_restore_point(
     locked: Locked, taken: Taken, signer: Signer
 ) -> None:
     """A trusted key signed the manifest, but for another restore point."""
@@ -172,7 +172,7 @@ def test_manifest_of_another_restore_point_is_not_used(
     )
 
 
-def test_dump_whose_recorded_version_is_missing_is_refused_if_its_digest_differs(
+def test_dump_check_raises_content_refused_error_if_recorded_version_is_missing_and_digest_differs(
     moto: MotoServer, taken: Taken, signer: Signer, operations: Holder
 ) -> None:
     """The current version has the recorded name and size, but its content was never backed up."""

@@ -87,7 +87,9 @@ def test_benchmark_stops_if_workflow_and_query_written_by_hand_give_different_re
     ("queued", "wrong"),
     [(99, {}), (100, {"left": 1}), (100, {"sent": 103}), (100, {"mails": 99, "sent": 99})],
 )
-def test_benchmark_stops_if_a_letter_is_missing(queued: int, wrong: dict[str, int]) -> None:
+def test_incident_benchmark_stops_if_a_person_did_not_get_exactly_one_notice(
+    queued: int, wrong: dict[str, int]
+) -> None:
     incident._require_all(100, DELIVERED, 100)
     with pytest.raises(SystemExit, match="Not everybody got one notice"):
         incident._require_all(queued, DELIVERED | wrong, 100)

@@ -55,7 +55,7 @@ def test_benchmark_prints_a_measurement_for_every_target(
     assert "what COPY gives, byte for byte" in printed
 
 
-def test_benchmark_stops_if_the_extract_lacks_rows(
+def test_benchmark_stops_if_log_extract_differs_from_result_of_copy_statement(
     bench: ExtractBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_process(monkeypatch)

@@ -14,7 +14,7 @@ NAMES = sorted({path.stem for path in BENCHMARKS.glob("[a-z]*.py")} - NOT_MEASUR
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_benchmark_accepts_the_option_rounds(name: str) -> None:
+def test_every_benchmark_reports_invalid_value_of_option_rounds(name: str) -> None:
     command = [sys.executable, "-m", f"benchmarks.{name}", "--rounds", "none"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr

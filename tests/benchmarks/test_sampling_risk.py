@@ -32,7 +32,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> object:
     return ended.value.code
 
 
-def test_simulated_risk_of_each_plan_is_within_its_stated_risk(
+def test_simulated_risk_of_each_sampling_plan_is_within_its_stated_risk(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The test uses few repetitions and fixed seeds.
@@ -67,7 +67,9 @@ def test_simulation_exits_with_status_1_if_a_stated_risk_is_exceeded(
     assert "MISS" in capsys.readouterr().out
 
 
-def test_simulation_detects_unfair_sampler(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_simulation_reports_fault_if_sampler_always_draws_the_same_items(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     case = at_the_tolerable_rate(5)
 
     def unfair(*_words: object) -> dict[str, tuple[list[int], list[int]]]:
@@ -105,7 +107,7 @@ def test_risk_of_one_stratum_equals_risk_without_strata() -> None:
 
 
 @pytest.mark.parametrize("place", risks.PLACEMENTS.values())
-def test_each_placement_of_deviations_in_strata_places_all_of_them_within_the_strata_sizes(
+def test_each_placement_puts_all_deviations_into_strata_within_their_sizes(
     place: risks.Placement,
 ) -> None:
     for count in range(sum(STRATA.values()) + 1):

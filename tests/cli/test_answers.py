@@ -15,6 +15,6 @@ def test_automatic_answer_to_a_seed_request_fills_every_field_of_the_form() -> N
     assert form["source"] == f"{STAND_IN} 20 dice thrown by this machine. {REASON}"
 
 
-def test_automatic_answer_to_a_review_fills_only_the_reason() -> None:
+def test_automatic_answer_to_a_review_request_fills_only_the_reason() -> None:
     form = filled_form("review_intake", "review", SystemClock().now())
     assert form == {"reason": REASON}

@@ -24,7 +24,7 @@ from tests.support.registers import unguarded
 
 
 @pytest.mark.parametrize("columns", ["40", "80", "300"])
-def test_backup_list_prints_ids_and_times_in_full(
+def test_backup_list_prints_ids_and_times_in_full_at_any_terminal_width(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: str
 ) -> None:
     """Even a narrow terminal or a pipe gets the full id, because `restore --point` needs it."""
@@ -73,7 +73,7 @@ def services_with_open_batch(
         (HoldKind.RESTORE_POINT, "p1", False),
     ],
 )
-def test_restore_with_open_erasure_batch_is_refused_while_records_are_on_hold(
+def test_restore_raises_usage_error_if_an_erasure_batch_is_open_and_records_are_on_hold(
     services_with_open_batch: tuple[Any, Engine, int], kind: HoldKind, value: str, refused: bool
 ) -> None:
     """The transaction of an open batch may have been rolled back.
@@ -102,7 +102,7 @@ def test_restore_with_open_erasure_batch_is_refused_while_records_are_on_hold(
     assert count_erasures(services, "shop") == 1
 
 
-def test_restore_with_emptied_erasure_ledger_is_refused(
+def test_restore_raises_control_failed_error_if_erasure_ledger_has_lost_its_entries(
     services_with_open_batch: tuple[Any, Engine, int],
 ) -> None:
     """An empty erasure ledger may have lost its entries, so it proves nothing."""

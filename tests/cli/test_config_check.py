@@ -64,7 +64,7 @@ def test_config_check_lists_server_versions_that_the_client_programs_support(
 
 
 @pytest.mark.parametrize("version", ["14.19", "19beta1"])
-def test_config_check_refuses_client_programs_of_unsupported_versions(
+def test_config_check_exits_with_2_if_client_programs_have_an_unsupported_version(
     check_pack: Checking, version: str
 ) -> None:
     code, answer = check_pack(version)
@@ -74,7 +74,9 @@ def test_config_check_refuses_client_programs_of_unsupported_versions(
     assert "15, 16, 17 and 18" in f"{problem['message']} {problem['action']}"
 
 
-def test_config_check_lists_the_workflows_whose_login_runs_a_query() -> None:
+def test_config_check_lists_for_each_connection_the_workflows_whose_login_runs_its_queries() -> (
+    None
+):
     services: Any = SimpleNamespace(pack=load_pack(SHIPPED))
     needed = {query.connection: rights[0].workflows for query, rights in pack_queries(services)}
     logins = [each.login for each in workflows() if each.queries and each.login]
@@ -85,7 +87,9 @@ def test_config_check_lists_the_workflows_whose_login_runs_a_query() -> None:
     assert needed["incident_db"] == "respond_to_incident, update_incident"
 
 
-def test_missing_right_of_a_login_is_reported_with_the_workflow_of_the_login(database: str) -> None:
+def test_config_check_message_about_missing_select_right_contains_the_workflow_of_the_login(
+    database: str,
+) -> None:
     """Each workflow has its own login, so a missing right concerns only that workflow."""
     role = "partners_without_rights"
     login = DatabaseAddress.from_conninfo(make_conninfo(database, user=role, password="x"))

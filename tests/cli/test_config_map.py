@@ -33,7 +33,7 @@ def shop(database: str) -> str:
     return database
 
 
-def test_config_map_without_folder_prints_the_data_map(shop: str, tmp_path: Path):
+def test_config_map_without_out_option_prints_the_data_map_on_stdout(shop: str, tmp_path: Path):
     """Stdout has only the data map. Stderr has the summary and the uncertain guesses."""
     completed = call(tmp_path / "home", "config", "map", "--dsn", shop, "--name", "shop")
     assert completed.returncode == 0, completed.stderr
@@ -46,7 +46,7 @@ def test_config_map_without_folder_prints_the_data_map(shop: str, tmp_path: Path
     assert not (tmp_path / "home").exists()
 
 
-def test_config_map_does_not_overwrite_the_files_of_a_folder(shop: str, tmp_path: Path):
+def test_config_map_exits_with_2_if_output_folder_already_has_the_files(shop: str, tmp_path: Path):
     """The second call is refused, and the error lists the existing files."""
     words = ("config", "map", "--dsn", shop, "--name", "shop", "--out", str(tmp_path / "pack"))
     assert call(tmp_path / "home", *words).returncode == 0
@@ -70,7 +70,7 @@ def test_last_line_of_config_map_is_the_command_to_check_the_draft(shop: str, tm
     assert "unconfirmed data categories of id, name, phone, loyalty" in checked.stderr
 
 
-def test_json_of_config_map_lists_each_guessed_data_category(shop: str, tmp_path: Path):
+def test_config_map_with_json_option_lists_each_guessed_data_category(shop: str, tmp_path: Path):
     """Without ``--name``, the data map gets the name of the database."""
     completed = call(tmp_path / "home", "config", "map", "--dsn", shop, "--json")
     result = json.loads(completed.stdout)
@@ -131,7 +131,7 @@ def powerless_dsn(shop: str) -> Iterator[str]:
         connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
-def test_config_map_of_database_without_readable_table_is_refused(
+def test_config_map_exits_with_2_if_the_user_can_read_no_table(
     shop: str, powerless_dsn: str, tmp_path: Path
 ) -> None:
     """The refused command writes no files.

@@ -97,7 +97,7 @@ def test_erasure_add_for_subject_with_open_request_prints_that_request(
         (["13800138000", "--database", "shop"], "looks like", "<database>/KEY"),
     ],
 )
-def test_erasure_add_is_refused_if_the_request_could_not_erase_any_record(
+def test_erasure_add_raises_usage_error_if_the_request_could_erase_no_record(
     state: Engine, words: list[str], why: str, what_to_do: str
 ) -> None:
     """The key of the data subject is invalid, or no record class is erased on request."""
@@ -121,7 +121,7 @@ def test_erasure_add_is_refused_if_the_request_could_not_erase_any_record(
         ("int, DROP COLUMN seen_at", "12", ""),
     ],
 )
-def test_erasure_add_with_key_that_does_not_fit_the_column_type_is_refused(
+def test_erasure_add_raises_usage_error_if_key_does_not_fit_the_column_type(
     state: Engine,
     migrated_database: str,
     monkeypatch: pytest.MonkeyPatch,

@@ -65,7 +65,9 @@ def test_wrong_usage_prints_one_line_and_exits_with_2(home: Path, words: list[st
     assert not home.exists()
 
 
-def test_json_of_a_refused_run_has_the_same_keys_as_that_of_a_finished_run(home: Path):
+def test_run_command_with_json_option_prints_the_same_keys_for_refused_and_finished_runs(
+    home: Path,
+):
     """Scripts read the same keys from the result of refused and of finished runs."""
     completed = call(home, "run", "nosuch", "--json")
     result = json.loads(completed.stdout)
@@ -100,7 +102,7 @@ def test_command_with_invalid_pack_and_json_option_prints_a_one_line_error(
     assert "datamap/shop.yaml" in result["error"]
 
 
-def test_one_line_joins_the_lines_of_an_error_with_semicolons():
+def test_function_one_line_joins_the_lines_of_an_error_with_semicolons():
     """The first line keeps its colon, and the following lines are separated by semicolons."""
     error = UsageError("Two problems:\na.yaml: x\nb.yaml: y", "Correct them.")
     assert one_line(error) == "Two problems: a.yaml: x; b.yaml: y Correct them."
@@ -114,7 +116,7 @@ def test_commands_started_in_the_same_second_have_separate_log_files(tmp_path: P
     assert {path.name[:35] for path in (first, second)} == {"run-backup_offsite-20260301T000000-"}
 
 
-def test_run_with_unknown_parameter_is_refused_before_it_starts(home: Path):
+def test_run_command_with_unknown_parameter_exits_with_2_and_starts_no_server(home: Path):
     """No server is started and no log file is created. More cases are in tests/e2e."""
     completed = call(home, "run", "backup_offsite", "--conf", '{"database": []}')
     assert completed.returncode == 2, completed.stderr

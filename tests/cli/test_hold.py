@@ -113,7 +113,7 @@ def test_hold_add_succeeds_if_records_cannot_be_counted(
         ("jsonb", "shop/12", "In shop, a key of subject has the type jsonb"),
     ],
 )
-def test_hold_add_with_key_that_does_not_fit_the_column_type_is_refused(
+def test_hold_add_raises_usage_error_if_key_does_not_fit_the_column_type(
     state: Engine, type_of_key: str, value: str, message: str
 ) -> None:
     """The column types of the live database decide which keys are possible.
@@ -129,7 +129,7 @@ def test_hold_add_with_key_that_does_not_fit_the_column_type_is_refused(
     assert all_holds(state) == []
 
 
-def test_hold_on_a_uuid_typed_in_upper_case_keeps_the_record(
+def test_hold_add_with_uuid_in_upper_case_puts_the_record_on_hold(
     state: Engine, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """PostgreSQL returns a UUID in lower case."""
@@ -156,7 +156,7 @@ def test_hold_on_a_uuid_typed_in_upper_case_keeps_the_record(
         ("buyer", "12", "restore_point"),
     ],
 )
-def test_hold_add_on_a_record_class_or_database_missing_in_the_pack_is_refused(
+def test_hold_add_raises_usage_error_for_unknown_hold_kind_record_class_or_database(
     state: Engine, kind: str, value: str, there_is: str
 ) -> None:
     """The error lists the valid names. Otherwise a person could believe that a hold was placed."""
@@ -173,7 +173,7 @@ def all_holds(state: Engine) -> list[registry.Hold]:
 
 
 @pytest.mark.parametrize("kind", ["subject", "class", "database"])
-def test_hold_add_with_phone_number_is_refused_without_repeating_it(
+def test_hold_add_error_for_phone_number_does_not_contain_the_number(
     state: Engine, kind: str
 ) -> None:
     with pytest.raises(UsageError, match="mobile or ID number") as refused:
@@ -200,7 +200,9 @@ def test_hold_add_accepts_record_classes_and_databases_that_the_pack_defines(
     assert [(hold_row.kind, hold_row.value) for hold_row in all_holds(state)] == [(kind, value)]
 
 
-def test_hold_list_shows_due_reviews(state: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+def test_hold_list_marks_holds_whose_review_is_due(
+    state: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The list marks holds whose review is due, and ``--due`` lists only these holds."""
     hold("add", "class", "buyer", *WHY, f"{TODAY}")
     hold("add", "class", "partner", *WHY, f"{TODAY + timedelta(days=2)}")

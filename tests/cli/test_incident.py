@@ -81,7 +81,7 @@ def run_json(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict
     return code, result
 
 
-def test_incident_list_shows_the_deadlines_that_are_missed_at_the_current_time(
+def test_incident_list_shows_number_of_deadlines_that_are_missed_at_the_current_time(
     company: Company, case: Case, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The newest incident is first.
@@ -118,7 +118,7 @@ def test_incident_show_prints_deadlines_and_timeline(
     assert "The grade of the incident is General." in out
 
 
-def test_incident_note_is_added_without_airflow(
+def test_incident_note_command_adds_timeline_entry_with_author_and_time(
     company: Company, case: Case, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The timeline entry has the name of the team member and the time of the event."""
@@ -144,7 +144,7 @@ def test_incident_note_is_added_without_airflow(
         ((LEAD, "It rained", "2027-01-01T00:00"), "is in the future"),
     ],
 )
-def test_invalid_incident_note_is_refused_with_advice(
+def test_incident_note_command_exits_with_2_for_invalid_author_text_or_time(
     case: Case, capsys: pytest.CaptureFixture[str], words: tuple[str, str, str], fault: str
 ) -> None:
     """The timeline gets no new entry."""
@@ -178,7 +178,7 @@ def test_incident_verify_detects_a_changed_timeline(
     assert "entry 2" in err
 
 
-def test_incident_verify_reports_missing_or_changed_log_extracts_and_lists_of_people(
+def test_incident_verify_reports_missing_or_changed_log_extract_or_list_of_affected_people(
     company: Company, case: Case, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The command verifies the list of affected people in the database, and each log extract."""
@@ -211,7 +211,7 @@ def test_incident_verify_reports_missing_or_changed_log_extracts_and_lists_of_pe
 
 
 @pytest.mark.parametrize("hide", ["delete", "overwrite"])
-def test_incident_verify_prints_the_intact_object_version_of_an_overwritten_extract(
+def test_incident_verify_prints_intact_object_version_of_overwritten_or_deleted_log_extract(
     company: Company,
     case: Case,
     capsys: pytest.CaptureFixture[str],
@@ -243,7 +243,7 @@ def test_incident_verify_prints_the_intact_object_version_of_an_overwritten_extr
 
 
 @pytest.mark.parametrize("name", ["show", "verify", "documents"])
-def test_incident_command_with_unknown_number_is_refused(
+def test_incident_command_with_unknown_incident_number_exits_with_2(
     company: Company, capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str
 ) -> None:
     out = ("--out", str(tmp_path / "out")) if name == "documents" else ()
@@ -253,7 +253,7 @@ def test_incident_command_with_unknown_number_is_refused(
     assert company.broken == set()
 
 
-def test_incident_documents_creates_no_folder_if_no_document_is_sealed(
+def test_incident_documents_command_creates_no_folder_if_no_document_is_sealed(
     case: Case, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -264,7 +264,7 @@ def test_incident_documents_creates_no_folder_if_no_document_is_sealed(
 
 
 @pytest.mark.parametrize("kind", ["addition", "document"])
-def test_incident_verify_detects_deleted_entries_that_a_bundle_has_sealed(
+def test_incident_verify_detects_deleted_timeline_entries_that_are_in_a_sealed_bundle(
     company: Company,
     case: Case,
     capsys: pytest.CaptureFixture[str],

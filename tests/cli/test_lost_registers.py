@@ -106,7 +106,7 @@ def test_recover_ledger_reports_lost_erasure_entries_even_if_every_bundle_is_los
     assert "3 entries of the erasure ledger are missing" in output.err
 
 
-def test_sql_on_the_recovery_page_makes_erasure_batches_agree_with_their_remaining_entries(
+def test_sql_of_recovery_page_corrects_erasure_batches_that_have_lost_entries(
     sealed: tuple[Company, Services], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A person then accepts the loss, and restores and dispositions are possible again."""
@@ -148,7 +148,7 @@ def test_recover_ledger_reports_how_many_evidence_folders_it_could_not_check(
     assert "all sealed entries are present" not in output.out
 
 
-def test_recover_ledger_says_so_if_no_bundle_contains_figures_of_the_registers(
+def test_recover_ledger_prints_message_if_no_evidence_bundle_has_figures_of_the_registers(
     sealed: tuple[Company, Services], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Bundles of older versions have no figures of the registers."""
@@ -194,7 +194,7 @@ def test_recover_ledger_reports_ledger_rows_without_a_trusted_signature(
     assert "all sealed entries are present" not in output.out
 
 
-def test_restore_with_lost_erasures_requires_incomplete_ledger_option(
+def test_restore_with_lost_erasure_entries_raises_error_without_incomplete_ledger_option(
     sealed: tuple[Company, Services], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """With `--incomplete-ledger` the remaining erasures are replayed.
@@ -212,7 +212,7 @@ def test_restore_with_lost_erasures_requires_incomplete_ledger_option(
     assert "the erasure ledger may be incomplete" in capsys.readouterr().err
 
 
-def test_database_without_retention_rule_or_erasures_is_restored_without_ledger(
+def test_database_without_retention_rules_and_erasures_is_restored_despite_lost_erasure_ledger(
     sealed: tuple[Company, Services],
 ) -> None:
     """So the state database and Airflow's database can be restored without a ledger."""

@@ -82,7 +82,7 @@ def test_notices_list_shows_pending_and_undeliverable_notifications(
 
 
 @pytest.mark.usefixtures("state")
-def test_notices_list_filters_by_state_and_limits_length(
+def test_notices_list_shows_only_notifications_of_given_state_and_at_most_the_given_number(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A message is printed if no notification matches."""
@@ -135,7 +135,7 @@ def test_notices_retry_queues_all_notifications_to_a_recipient_or_with_a_cause(
 
 
 @pytest.mark.usefixtures("state")
-def test_notices_opt_out_is_refused_for_reminders_of_own_obligations(
+def test_notices_opt_out_command_exits_with_2_for_reminders_of_own_obligations(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """People may opt out of summaries, but not of reminders of their own obligations."""

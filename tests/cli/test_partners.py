@@ -86,7 +86,7 @@ def test_partners_list_shows_obligations_and_faults_of_the_register(
 
 
 @pytest.mark.usefixtures("rig")
-def test_partners_standing_exit_code_is_1_if_sharing_is_blocked(
+def test_partners_standing_command_exits_with_1_if_sharing_is_blocked(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The exit code is also 1 for an unknown partner."""
@@ -102,7 +102,7 @@ def test_partners_standing_exit_code_is_1_if_sharing_is_blocked(
     assert run_json(capsys, "standing", "nobody")[0] == 1
 
 
-def test_partner_review_passes_after_questionnaire_is_issued_returned_and_decided(
+def test_partner_review_passes_after_returned_questionnaire_and_decision_of_another_person(
     rig: PartnersCompany, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One person issues the questionnaire and returns it; another person decides."""
@@ -145,7 +145,7 @@ def test_partner_review_passes_after_questionnaire_is_issued_returned_and_decide
     assert "Data may be shared with this partner." in out
 
 
-def test_partner_review_warns_of_sub_processors_abroad(
+def test_partners_return_and_decide_commands_warn_of_sub_processors_abroad(
     rig: PartnersCompany, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The commands `return` and `decide` print the warning on stderr."""
@@ -185,7 +185,7 @@ def test_partners_return_command_with_faulty_workbook_prints_faults_and_stores_n
     assert run(capsys, "return", str(file), "--by", "E1")[0] == 2
 
 
-def test_partners_reopen_blocks_sharing_at_once(
+def test_partners_reopen_command_blocks_sharing_with_the_partner_at_once(
     rig: PartnersCompany, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The command is refused for an unknown partner."""
@@ -206,7 +206,7 @@ def test_partners_reopen_blocks_sharing_at_once(
 
 
 @pytest.mark.usefixtures("rig")
-def test_partners_decide_without_open_review_is_refused_with_advice(
+def test_partners_decide_command_exits_with_2_if_no_review_is_open(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The partner may still receive data."""
@@ -218,7 +218,7 @@ def test_partners_decide_without_open_review_is_refused_with_advice(
     assert run_json(capsys, "standing", "1")[0] == 0
 
 
-def test_refused_command_partners_questionnaire_opens_no_review(
+def test_refused_partners_questionnaire_command_opens_no_security_review(
     rig: PartnersCompany, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The command is refused for a missing folder, and for a partner without a valid tier."""
@@ -232,7 +232,7 @@ def test_refused_command_partners_questionnaire_opens_no_review(
     assert not os.path.lexists(out)
 
 
-def test_partners_commands_without_partners_yaml_are_refused(
+def test_partners_commands_exit_with_2_if_policy_pack_has_no_partners_yaml(
     rig: PartnersCompany, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The error states that the policy pack lacks the file."""

@@ -49,7 +49,7 @@ def put(state: Engine, rule: str, *keys: str) -> None:
         ({"database": "courier", "rule": "nonsense"}, "gone_rule"),
     ],
 )
-def test_quarantine_list_with_unknown_name_is_refused(
+def test_quarantine_list_raises_usage_error_for_unknown_expectation_collection_or_database(
     state: Engine, options: dict[str, str], there_is: str
 ) -> None:
     """The error lists the names in the policy pack and in the register."""

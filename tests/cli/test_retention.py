@@ -99,7 +99,7 @@ def state_of(services: Services) -> dict[str, list[Any]]:
         return {table.name: list(conn.execute(table.select())) for table in metadata.sorted_tables}
 
 
-def test_retention_plan_equals_the_plan_of_a_run_at_the_same_time(
+def test_retention_plan_command_prints_the_same_plan_as_a_run_at_the_same_time(
     services: Services, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The output has the hash that approvers approve. Its figures equal independent SQL counts."""
@@ -171,7 +171,7 @@ def test_retention_plan_without_as_of_option_equals_the_plan_as_of_today(
     assert plan_json(capsys, as_of=None) == plan_json(capsys, as_of=today.isoformat())
 
 
-def test_retention_plan_table_shows_kept_records_and_reasons(
+def test_printed_table_of_retention_plan_contains_kept_records_with_their_reasons(
     services: Services, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The reasons are legal holds and foreign keys, also of tables outside the data map."""
@@ -196,7 +196,7 @@ def test_retention_plan_table_shows_kept_records_and_reasons(
         ({"as_of": "0001-01-01"}, "is not supported"),
     ],
 )
-def test_retention_plan_with_invalid_option_is_refused(
+def test_retention_plan_command_raises_usage_error_for_invalid_option_value(
     services: Services, options: dict[str, str], message: str
 ) -> None:
     """The error tells the user which value is valid."""
@@ -205,7 +205,7 @@ def test_retention_plan_with_invalid_option_is_refused(
     assert refused.value.action
 
 
-def test_retention_plan_without_retention_yaml_is_refused_with_advice(
+def test_retention_plan_command_raises_usage_error_if_policy_pack_has_no_retention_yaml(
     chinook: Services, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Without retention.yaml no record expires, and "0 to delete" would look like a result."""
@@ -271,7 +271,9 @@ def test_retention_plan_for_several_databases_has_a_single_plan_hash(
         command.plan(database="bare")
 
 
-def test_retention_plan_in_an_empty_home_creates_the_sample_database(tmp_path: Path):
+def test_retention_plan_command_creates_the_sample_database_if_parcelseal_home_is_empty(
+    tmp_path: Path,
+):
     """The command creates the database of the sample company, as the command `run` does."""
     completed = subprocess.run(
         [sys.executable, "-m", "include.cli", "retention", "plan", "--json"],

@@ -18,7 +18,9 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[str,
     return code, json.loads(output.out), output.err
 
 
-def test_sampling_size_prints_items_and_risk(capsys: pytest.CaptureFixture[str]) -> None:
+def test_sampling_size_command_prints_number_of_items_and_achieved_risk(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """AICPA: 93 items and one acceptable deviation for 5% tolerable, 1% expected rate and 5% risk.
 
     A rate may be a percentage or a decimal number.
@@ -63,7 +65,7 @@ def test_sampling_size_with_two_stages_prints_the_plan_of_each_stage(
 
 
 @pytest.mark.parametrize("expected", ["5%", "100%"])
-def test_sampling_size_with_expected_rate_above_tolerable_rate_is_refused(
+def test_sampling_size_command_exits_with_2_if_expected_rate_is_not_below_tolerable_rate(
     capsys: pytest.CaptureFixture[str], expected: str
 ) -> None:
     """A sampling plan with two stages is refused like a plan with one stage."""
@@ -84,7 +86,7 @@ def test_sampling_limit_prints_the_exact_limit_and_its_rounded_up_percentage(
     assert result["upper_limit_rounded_up_pct"] == 16.8
 
 
-def test_sampling_draw_equals_the_published_test_vector_of_its_seed(
+def test_sampling_draw_command_prints_the_items_of_the_published_test_vector(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The first draw is a test vector of Rivest's sampler.

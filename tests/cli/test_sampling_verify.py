@@ -80,7 +80,7 @@ def test_sampling_verify_accepts_an_unchanged_bundle(
     )
 
 
-def test_sampling_verify_accepts_a_copy_outside_the_store(
+def test_sampling_verify_accepts_a_copy_of_the_bundle_outside_the_evidence_store(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An external auditor has such a copy. Its path may be relative or end with a slash."""

@@ -114,7 +114,7 @@ def unreadable(broken: str, *others: str) -> Callable[[str], ConnectionSpec | No
     return lookup
 
 
-def test_command_accepts_a_malformed_connection_that_it_does_not_need(
+def test_command_raises_no_error_for_malformed_connection_that_it_does_not_need(
     home: Path, tmp_path: Path
 ) -> None:
     """For example, `backup list` works although the connection state_db is malformed."""
@@ -125,7 +125,7 @@ def test_command_accepts_a_malformed_connection_that_it_does_not_need(
 
 
 @pytest.mark.parametrize("broken", ["customer_db", "incident_db"])
-def test_command_refuses_a_malformed_connection_before_it_starts_a_server(
+def test_command_raises_usage_error_for_malformed_connection_before_it_starts_a_server(
     home: Path, tmp_path: Path, broken: str
 ) -> None:
     """Every connection whose database the sample company provides is checked."""

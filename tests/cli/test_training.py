@@ -137,7 +137,7 @@ def test_training_upload_prints_changes_to_earlier_uploads(
 
 
 @pytest.mark.usefixtures("state")
-def test_training_upload_of_a_faulty_file_is_refused(
+def test_training_upload_of_file_with_faulty_lines_exits_with_2_and_stores_nothing(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, roster: Path
 ) -> None:
     """The error lists each fault without the names of people, and no line of the file is stored."""
@@ -203,7 +203,7 @@ def test_training_upload_of_unreadable_file_exits_with_2(
 
 @pytest.mark.parametrize("kind", list(Kind))
 @pytest.mark.parametrize("more", [(), ("--chinese",)])
-def test_training_template_can_be_uploaded(
+def test_training_template_with_sample_rows_can_be_read_as_upload(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, kind: Kind, more: tuple[str, ...]
 ) -> None:
     """The template has a byte order mark for Excel.

@@ -68,7 +68,7 @@ def tree(name: str) -> ast.Module:
     return ast.parse((ROOT / "dags" / f"{name}.py").read_text())
 
 
-def test_dags_folder_has_dags():
+def test_dags_folder_contains_the_dags_backup_offsite_and_drill_restore():
     """Without any DAG, the parametrized tests below would pass without a check."""
     assert {"backup_offsite", "drill_restore"} <= set(NAMES)
 
@@ -84,7 +84,9 @@ def test_dag_file_function_and_id_have_the_same_name(dags: dict[str, Any], name:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_dag_page_has_the_sections_for_the_person_on_call(dags: dict[str, Any], name: str):
+def test_dag_documentation_contains_all_sections_for_the_person_on_call(
+    dags: dict[str, Any], name: str
+):
     """Airflow shows the docstring of the DAG's module as the page of the DAG."""
     page = dags[name].doc_md
     assert page == ast.get_docstring(tree(name), clean=False)
@@ -109,7 +111,9 @@ def test_dag_tags_equal_the_tags_that_the_workflow_declares(dags: dict[str, Any]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_dag_schedule_uses_the_pack_timezone_without_catchup(dags: dict[str, Any], name: str):
+def test_dag_schedule_has_timezone_of_policy_pack_and_catchup_is_disabled(
+    dags: dict[str, Any], name: str
+):
     from include.policy import SHIPPED
     from include.registry import load_pack
 
@@ -137,7 +141,7 @@ def test_dag_params_have_title_description_and_type(dags: dict[str, Any], name: 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_task_seal_runs_after_all_tasks_and_task_gate_succeeds_only_after_its_success(
+def test_task_seal_runs_even_after_failed_tasks_and_task_gate_runs_only_if_task_seal_succeeds(
     dags: dict[str, Any], name: str
 ):
     """The task `seal` also runs if other tasks failed."""
@@ -193,7 +197,7 @@ def test_task_retries_last_longer_than_a_service_outage_of_ten_minutes(
 
 
 @pytest.mark.parametrize("name", ["conclude_audit", "remind_training", "review_partners"])
-def test_last_retry_of_the_send_task_starts_after_claims_of_a_killed_try_have_expired(
+def test_last_retry_of_send_task_starts_after_message_claims_of_a_killed_try_have_expired(
     dags: dict[str, Any], name: str
 ):
     """A task claims the messages that it is about to send, so that no other task sends them.
@@ -208,7 +212,9 @@ def test_last_retry_of_the_send_task_starts_after_claims_of_a_killed_try_have_ex
     assert task.owner != "airflow"
 
 
-def test_sample_audit_asks_for_the_random_seed_in_a_single_task(dags: dict[str, Any]):
+def test_sample_audit_dag_has_one_required_human_task_which_asks_for_the_random_seed(
+    dags: dict[str, Any],
+):
     """The task itself requests another seed if a seed is refused, so a run needs no second task."""
     from include.orchestration.human_step import human_steps
 
@@ -218,7 +224,7 @@ def test_sample_audit_asks_for_the_random_seed_in_a_single_task(dags: dict[str, 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_dag_file_is_short_and_its_tasks_only_call_functions(name: str):
+def test_dag_file_has_limited_length_and_each_task_function_has_at_most_three_statements(name: str):
     """Logic belongs in include/."""
     text = (ROOT / "dags" / f"{name}.py").read_text()
     assert SHORTEST <= len(text.splitlines()) <= LONGEST
@@ -243,7 +249,7 @@ def test_dag_file_imports_only_airflow_sdk_and_include(name: str):
                 assert is_declaration or node.module.startswith("include.orchestration")
 
 
-def test_pack_timezone_applies_to_every_schedule(tmp_path: Path):
+def test_every_dag_schedule_has_the_timezone_that_the_policy_pack_configures(tmp_path: Path):
     pack = write_pack(tmp_path, calendar="timezone: Europe/Berlin\n")
     zones = _read(
         pack, "{d.dag_id: str(d.timetable.timezone) for d in bag.dags.values() if d.schedule}"
@@ -251,7 +257,7 @@ def test_pack_timezone_applies_to_every_schedule(tmp_path: Path):
     assert zones == dict.fromkeys(sorted({*NAMES} - SEVERAL), "Europe/Berlin")
 
 
-def test_databases_param_accepts_only_mapped_databases(tmp_path: Path):
+def test_dag_parameter_databases_accepts_only_databases_with_a_data_map(tmp_path: Path):
     pack = write_pack(tmp_path)
     schema = "bag.dags['backup_offsite'].params.get_param('databases').schema"
     offered, mapped = _read(pack, schema), list(load_pack(pack).databases)
@@ -260,7 +266,9 @@ def test_databases_param_accepts_only_mapped_databases(tmp_path: Path):
     assert offered["items"]["enum"] == mapped
 
 
-def test_invalid_pack_gives_an_import_error_that_lists_every_fault(tmp_path: Path):
+def test_every_dag_has_an_import_error_that_contains_all_faults_of_an_invalid_policy_pack(
+    tmp_path: Path,
+):
     pack = write_pack(
         tmp_path, calendar="timezone: Mars/Olympus\n", roles="- {id: 3}\n", backup="keeep: 1\n"
     )
@@ -307,7 +315,9 @@ def _is_task(function: ast.FunctionDef) -> bool:
 
 
 @pytest.mark.parametrize("name", ["sample_audit", "conclude_audit"])
-def test_run_with_mistyped_quarter_is_refused_before_it_starts(dags: dict[str, Any], name: str):
+def test_checking_run_parameters_raises_usage_error_if_the_quarter_is_mistyped(
+    dags: dict[str, Any], name: str
+):
     """The refusal ends the command with exit code 2, which means wrong usage."""
     from include.orchestration import in_process_run
 
@@ -322,7 +332,9 @@ def test_run_with_mistyped_quarter_is_refused_before_it_starts(dags: dict[str, A
         assert "such as 2026Q3" in caught.value.action
 
 
-def test_run_with_invalid_as_of_is_refused_before_it_starts(dags: dict[str, Any]) -> None:
+def test_checking_run_parameters_raises_usage_error_if_as_of_date_is_invalid_or_in_the_future(
+    dags: dict[str, Any],
+) -> None:
     from include.orchestration import in_process_run
 
     now = SystemClock().now()
@@ -349,7 +361,9 @@ def test_run_with_invalid_as_of_is_refused_before_it_starts(dags: dict[str, Any]
         assert caught.value.action.startswith("Day (2026-11-25) or time with offset")
 
 
-def test_serialized_dag_refuses_invalid_as_of(dags: dict[str, Any]) -> None:
+def test_serialized_dag_raises_validation_error_if_as_of_date_is_invalid_or_in_the_future(
+    dags: dict[str, Any],
+) -> None:
     """The API server validates parameters with the serialized DAG only."""
     from airflow.exceptions import ParamValidationError
     from airflow.serialization.serialized_objects import DagSerialization
@@ -361,7 +375,9 @@ def test_serialized_dag_refuses_invalid_as_of(dags: dict[str, Any]) -> None:
     serialized.params.deep_merge({"as_of": "2026-01-31"}).validate()
 
 
-def test_run_with_unfinished_quarter_is_refused_before_it_starts(dags: dict[str, Any]) -> None:
+def test_checking_run_parameters_raises_usage_error_if_the_quarter_has_not_ended(
+    dags: dict[str, Any],
+) -> None:
     """The populations of an unfinished quarter are not complete."""
     from include.orchestration import in_process_run
 

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.airflow
 FILE = Path(__file__).parents[2] / "dags" / "drill_restore.py"
 
 
-def test_drop_scratch_runs_after_failed_drills_and_before_the_seal() -> None:
+def test_task_drop_scratch_runs_even_after_a_failed_restore_drill_and_before_task_seal() -> None:
     """`drop_scratch` must not be a teardown task (docs/decisions/0047).
 
     If a run is marked as failed, Airflow skips `seal`, runs the teardown task, and reports success.

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.airflow
 FILE = Path(__file__).resolve().parents[2] / "dags" / "review_partners.py"
 
 
-def test_review_partners_schedule_matches_the_interval_of_reminders() -> None:
+def test_review_partners_dag_runs_at_the_interval_that_partner_reminders_assume() -> None:
     """With a longer interval, a reminder could be sent after the due date."""
     from croniter import croniter
 

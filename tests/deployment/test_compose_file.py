@@ -37,7 +37,7 @@ def queues(stack: dict[str, Any]) -> dict[str, int]:
     return counts
 
 
-def test_deployment_layout_lists_only_hosts_and_ports_that_the_compose_stack_has(
+def test_hosts_and_ports_of_module_layout_exist_in_the_compose_stack(
     stack: dict[str, Any],
 ):
     """Connections, certificates and health checks use the names in `include.deployment.layout`."""
@@ -49,7 +49,7 @@ def test_deployment_layout_lists_only_hosts_and_ports_that_the_compose_stack_has
         assert port in (ROOT / "deploy" / entry).read_text(), entry
 
 
-def test_compose_file_has_each_service_of_the_stack(stack: dict[str, Any]):
+def test_compose_file_contains_all_required_services(stack: dict[str, Any]):
     """The stack runs Airflow, a broker, databases, an object store and a mail catcher.
 
     With the option `--sample`, it also runs the sample customer database.
@@ -66,7 +66,9 @@ def test_compose_file_has_each_service_of_the_stack(stack: dict[str, Any]):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_service_has_limits_health_check_and_restart(stack: dict[str, Any], name: str):
+def test_every_long_running_service_has_resource_limits_health_check_and_restart_policy(
+    stack: dict[str, Any], name: str
+):
     """Memory, processors and processes are limited. Services that run once need no health check."""
     service = stack["services"][name]
     limits = service["deploy"]["resources"]["limits"]
@@ -93,13 +95,15 @@ def test_no_service_runs_as_root_or_gains_privileges(stack: dict[str, Any], name
     assert "privileged" not in service
 
 
-def test_databases_are_stopped_with_fast_shutdown(stack: dict[str, Any]):
+def test_postgresql_services_are_stopped_with_sigint_for_a_fast_shutdown(stack: dict[str, Any]):
     """After SIGTERM, PostgreSQL would wait for its clients until Docker kills it."""
     for host in layout.ROLES:
         assert stack["services"][host]["stop_signal"] == "SIGINT"
 
 
-def test_container_environment_contains_no_secret_and_no_default_secret(stack: dict[str, Any]):
+def test_container_environment_contains_no_secret_values_and_no_default_secrets(
+    stack: dict[str, Any],
+):
     """Containers get secrets only as files that `compose init` writes."""
     for name, service in stack["services"].items():
         for key, value in (service.get("environment") or {}).items():
@@ -185,7 +189,7 @@ def test_every_image_has_its_base_image_as_build_argument(stack: dict[str, Any])
         assert set(froms) <= {"${BASE_IMAGE}", "base"}, path
 
 
-def test_build_context_has_only_files_that_git_tracks():
+def test_docker_build_context_excludes_dotfiles_and_the_folder_deploy_private():
     """The context excludes .env, the private folder, home folders and the virtual environment."""
     rules = (ROOT / ".dockerignore").read_text().splitlines()
     assert rules[1] == "*"
@@ -214,7 +218,7 @@ def test_celery_executor_and_worker_are_importable_with_the_locked_versions():
     assert CeleryExecutor.supports_ad_hoc_ti_run is not None
 
 
-def test_health_checks_of_compose_file_cover_exactly_the_services_of_the_health_module(
+def test_health_checks_in_compose_file_use_exactly_the_service_names_that_module_health_supports(
     stack: dict[str, Any],
 ):
     """`include.deployment.health` would check an unknown service as if it were the mail server."""
@@ -241,7 +245,7 @@ def test_connections_file_has_the_same_path_for_workers_and_api_server(stack: di
         assert path == layout.mounted("connections.json")
 
 
-def test_example_settings_list_each_variable_with_its_default():
+def test_env_example_file_contains_each_compose_variable_with_its_default_value():
     """`deploy/env.example` lists all settings.
 
     `COMPOSE_PROFILES` is a setting of Docker Compose.
@@ -256,7 +260,9 @@ def test_example_settings_list_each_variable_with_its_default():
     }
 
 
-def test_build_gets_package_index_and_certificate_authority_as_secrets(stack: dict[str, Any]):
+def test_package_index_and_certificate_authority_are_passed_to_docker_build_as_build_secrets(
+    stack: dict[str, Any],
+):
     """The Dockerfile mounts both secrets. Both are empty if the settings are missing."""
     mounted = re.findall(r"type=secret,id=(\w+)", (ROOT / "Dockerfile").read_text())
     build = stack["services"]["init"]["build"]
@@ -264,7 +270,7 @@ def test_build_gets_package_index_and_certificate_authority_as_secrets(stack: di
     assert {stack["secrets"][name]["file"] for name in mounted} == {"/dev/null"}
 
 
-def test_api_server_trusts_client_addresses_only_from_configured_proxies(stack: dict[str, Any]):
+def test_api_server_trusts_proxy_headers_only_from_localhost_by_default(stack: dict[str, Any]):
     """tests/orchestration/access/test_reverse_proxy.py tests these settings behind nginx."""
     service = stack["services"]["api-server"]
     assert "--proxy-headers" in service["command"]

@@ -52,7 +52,7 @@ def prepared(
                     admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
 
 
-def test_roles_connect_only_to_their_databases(
+def test_database_role_can_connect_only_to_the_databases_that_it_needs(
     postgres: EmbeddedPostgres, prepared: tuple[Preparation, dict[str, str]]
 ):
     """Each role can connect only to the databases that it needs."""
@@ -110,7 +110,7 @@ def test_backup_reader_reads_all_tables_and_cannot_write(
             connection.execute("DELETE FROM later")
 
 
-def test_buckets_are_created_once_with_object_lock(deployed: Path):
+def test_buckets_are_created_with_object_lock_and_a_second_call_raises_no_error(deployed: Path):
     """The preflight of a backup accepts the buckets."""
     server = start_moto()
     try:
@@ -128,7 +128,7 @@ def test_buckets_are_created_once_with_object_lock(deployed: Path):
         server.stop()
 
 
-def test_data_map_of_the_state_database_matches_the_migrations(
+def test_data_map_of_state_database_does_not_differ_from_the_migrated_schema(
     migrated_database: str, deployed: Path
 ):
     """`check_quality` reports columns that the data map lacks.

@@ -49,7 +49,7 @@ def copy(deployed: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_init_writes_files_readable_only_by_their_owner(deployed: Path):
+def test_compose_init_writes_files_readable_only_by_their_owner(deployed: Path):
     """Containers run as the owner of the files. The owner is never root."""
     private = deployed / "deploy" / "private"
     uid = int(read_settings(deployed / ".env")["PARCELSEAL_UID"])
@@ -61,7 +61,7 @@ def test_init_writes_files_readable_only_by_their_owner(deployed: Path):
     assert stat.S_IMODE((deployed / ".env").stat().st_mode) == 0o600
 
 
-def test_second_init_changes_no_file(copy: Path):
+def test_second_compose_init_changes_no_file(copy: Path):
     """`compose init` may be repeated at any time."""
     before = hashes_of(copy)
     done = init(copy, "--sample")
@@ -69,7 +69,7 @@ def test_second_init_changes_no_file(copy: Path):
     assert hashes_of(copy) == before
 
 
-def test_init_updates_the_code_revision(copy: Path):
+def test_compose_init_updates_the_code_revision_in_the_env_file(copy: Path):
     """`docker compose build` writes the revision into images. Evidence bundles state it."""
     dotenv = copy / DOTENV
     revision = read_settings(dotenv)["PARCELSEAL_REVISION"]
@@ -80,7 +80,7 @@ def test_init_updates_the_code_revision(copy: Path):
     assert dotenv.read_text() == text
 
 
-def test_init_creates_missing_files_and_keeps_existing_files(copy: Path):
+def test_compose_init_adds_missing_files_and_connections_and_keeps_existing_connections(copy: Path):
     """Operators delete a server certificate to renew it, and upgrades need new files."""
     private = copy / "deploy" / "private"
     before = hashes_of(private)
@@ -102,7 +102,7 @@ def test_init_creates_missing_files_and_keeps_existing_files(copy: Path):
     assert existing_name["mail"]["host"] == layout.MAIL
 
 
-def test_init_adds_no_zone_logins_for_offsite_store_that_operators_replaced(
+def test_compose_init_adds_no_trust_zone_logins_to_an_offsite_store_with_a_changed_endpoint(
     copy: Path,
 ) -> None:
     path = copy / "deploy" / "private" / "connections.json"
@@ -128,7 +128,7 @@ def test_two_deployments_share_no_secret(deployed: Path, tmp_path: Path):
         assert [user["id"] for user in users] == ["admin", *(person["id"] for person in people)]
 
 
-def test_git_ignores_all_files_that_init_writes(deployed: Path):
+def test_git_ignores_all_files_that_compose_init_writes(deployed: Path):
     """The files are .env and all files of the private folder."""
     names = [".env", *(f"deploy/private/{name}" for name in hashes_of(deployed / "deploy/private"))]
     done = subprocess.run(
@@ -148,7 +148,7 @@ def test_git_ignores_all_files_that_init_writes(deployed: Path):
     assert tracked.stdout == ""
 
 
-def test_init_refuses_a_public_key_without_its_private_key(copy: Path):
+def test_compose_init_fails_if_a_public_key_exists_without_its_private_key(copy: Path):
     """Older evidence could not be verified with a new signing key."""
     (copy / "deploy" / "private" / "evidence.key").unlink()
     done = init(copy)
@@ -165,7 +165,7 @@ def test_init_refuses_a_public_key_without_its_private_key(copy: Path):
         ("evidence.key", "evidence.pub"),
     ],
 )
-def test_init_creates_the_public_key_that_an_interrupted_init_did_not_write(
+def test_compose_init_creates_a_missing_public_key_from_the_existing_private_key(
     copy: Path, existing_name: str, missing_name: str
 ):
     """The next call creates the missing public key file from the existing private key."""
@@ -185,7 +185,7 @@ def public_key(file: Path) -> bytes:
     return subprocess.run(words, capture_output=True, check=True).stdout
 
 
-def test_init_refuses_a_private_key_that_does_not_match_its_certificate(copy: Path):
+def test_compose_init_fails_if_a_private_key_does_not_match_its_certificate(copy: Path):
     """Otherwise, the escrow key could not decrypt backups."""
     private = copy / "deploy" / "private"
     shutil.copy(private / "offline" / "operations.key", private / "offline" / "escrow.key")
@@ -194,7 +194,7 @@ def test_init_refuses_a_private_key_that_does_not_match_its_certificate(copy: Pa
     assert "do not belong together" in str(done.exception)
 
 
-def test_init_copies_the_policy_pack_again_after_an_interruption(copy: Path):
+def test_compose_init_copies_the_whole_policy_pack_after_an_interrupted_copy(copy: Path):
     """The next call must not use the incomplete policy pack of the interrupted call."""
     private = copy / "deploy" / "private"
     whole = hashes_of(private / "policy")
@@ -205,7 +205,7 @@ def test_init_copies_the_policy_pack_again_after_an_interruption(copy: Path):
     assert hashes_of(private / "policy") == whole
 
 
-def test_init_does_not_recreate_offline_keys_that_their_owner_moved(copy: Path):
+def test_compose_init_creates_no_new_offline_keys_after_the_offline_folder_was_removed(copy: Path):
     """Operators move the offline folder to a safe.
 
     After that, no call may create a new escrow key.
@@ -239,7 +239,9 @@ def test_server_certificates_are_valid_for_their_host_names(deployed: Path):
 @pytest.mark.parametrize(
     "name", [ALL_CONNECTIONS, *(zone.connections_file for zone in ZONES.values())]
 )
-def test_every_connection_is_readable_by_airflow_and_the_command_line(deployed: Path, name: str):
+def test_airflow_and_command_line_read_equal_connections_from_the_same_file(
+    deployed: Path, name: str
+):
     """Airflow and the command line read the same file.
 
     Connections to databases, mail server and stores use verified TLS.
@@ -289,14 +291,16 @@ def test_connections_of_compliance_pages_have_no_signing_key_and_no_login_that_c
     assert pages["pages_db"]["login"] == layout.PAGES
 
 
-def test_init_refuses_a_folder_without_docker_compose_file(tmp_path: Path):
+def test_compose_init_fails_and_writes_no_file_in_a_folder_without_docker_compose_file(
+    tmp_path: Path,
+):
     """The command must not write files outside of the stack's folder."""
     done = init(tmp_path)
     assert done.exit_code != 0
     assert not any(tmp_path.iterdir())
 
 
-def test_policy_pack_maps_the_sample_and_the_databases_of_the_stack(deployed: Path):
+def test_policy_pack_contains_data_maps_of_the_sample_airflow_and_state_databases(deployed: Path):
     """The stack therefore backs up its own databases from the first night."""
     from include.registry import load_pack
 
@@ -304,7 +308,7 @@ def test_policy_pack_maps_the_sample_and_the_databases_of_the_stack(deployed: Pa
     assert set(pack.databases) == {"airflow", "courier", "parcelseal_state"}
 
 
-def test_sample_people_are_current_employees_of_the_sample():
+def test_sample_users_are_current_employees_in_the_sample_database():
     """Reviews and dispositions in the sample wait for the answers of these users.
 
     Each department that the policy pack names has two users, because a decision needs a second
@@ -323,7 +327,7 @@ def test_sample_people_are_current_employees_of_the_sample():
         assert departments[number] >= (2 if name in answering_departments else 0), name
 
 
-def test_each_workflow_with_human_tasks_has_two_sample_people():
+def test_each_workflow_with_human_tasks_has_at_least_two_sample_users_who_may_answer():
     """A decision needs a second person, so at least two users have a role that may answer."""
     people = json.loads(SAMPLE_PEOPLE.read_bytes())
     answers = {role.name: role.answers for role in ROLES}

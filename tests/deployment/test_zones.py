@@ -61,7 +61,9 @@ def keys_in(connections: dict[str, Any]) -> set[str]:
     return {key for key in PRIVATE_KEYS if layout.mounted(key) in text}
 
 
-def test_tasks_run_in_the_zone_of_their_workflow_except_sealing_and_sending() -> None:
+def test_tasks_run_in_the_trust_zone_of_their_workflow_except_tasks_that_seal_send_or_prune() -> (
+    None
+):
     """Tasks that seal run in the sealing zone.
 
     Tasks that notify run in the zone with access to mail.
@@ -79,13 +81,15 @@ def test_tasks_run_in_the_zone_of_their_workflow_except_sealing_and_sending() ->
     assert set(ELSEWHERE) <= set(actual)
 
 
-def test_every_queue_has_a_zone() -> None:
+def test_every_celery_queue_has_a_trust_zone() -> None:
     """Tasks in a queue without workers would wait forever."""
     assert set(ZONES) == set(Queue)
 
 
 @zones
-def test_workers_have_only_the_secrets_of_their_zone(stack: dict[str, Any], zone: Zone) -> None:
+def test_workers_have_exactly_the_secrets_of_their_trust_zone(
+    stack: dict[str, Any], zone: Zone
+) -> None:
     """The secrets are private keys, certificates and the connections of the zone."""
     service = stack["services"][zone.service]
     command = service["command"]
@@ -96,12 +100,14 @@ def test_workers_have_only_the_secrets_of_their_zone(stack: dict[str, Any], zone
 
 
 @zones
-def test_connections_use_exactly_the_keys_of_their_zone(private: Path, zone: Zone) -> None:
+def test_connections_of_a_trust_zone_contain_exactly_the_keys_of_that_zone(
+    private: Path, zone: Zone
+) -> None:
     """A zone must have each key that it uses, and no other key."""
     assert keys_in(connections(private, zone)) == zone.keys
 
 
-def test_private_keys_are_only_in_zones_that_need_them(private: Path) -> None:
+def test_private_keys_are_only_in_trust_zones_that_need_them(private: Path) -> None:
     """Signing evidence, signing manifests and decrypting backups are done in different zones."""
     holders = {
         key: {queue for queue, zone in ZONES.items() if key in zone.keys} for key in PRIVATE_KEYS
@@ -116,7 +122,7 @@ def test_private_keys_are_only_in_zones_that_need_them(private: Path) -> None:
     assert keys_in(everything) == PRIVATE_KEYS
 
 
-def test_zones_have_only_the_logins_of_their_workflows(private: Path) -> None:
+def test_trust_zone_has_only_the_logins_that_its_workflows_need(private: Path) -> None:
     """The declarations of the workflows name the logins.
 
     The drill zone cannot log in to customer databases.
@@ -138,7 +144,7 @@ def test_zones_have_only_the_logins_of_their_workflows(private: Path) -> None:
     assert set().union(*map(logins_of, ZONES.values())) == declared
 
 
-def test_login_of_each_trust_zone_to_a_store_has_only_the_needed_rights(private: Path) -> None:
+def test_trust_zones_use_store_logins_with_only_the_rights_that_they_need(private: Path) -> None:
     """The backup zone can write backups but not delete them. Only two zones can write evidence."""
     user = {
         (private / f"store_{name}_access").read_text(): name
@@ -165,7 +171,7 @@ def test_login_of_each_trust_zone_to_a_store_has_only_the_needed_rights(private:
     assert (mail["login"], mail["password"]) == ("", "")
 
 
-def test_additional_connections_are_added_only_to_zones_that_use_them() -> None:
+def test_connections_added_by_operators_are_available_only_in_trust_zones_that_use_them() -> None:
     """Databases are added to the zones that read them.
 
     Webhooks are added to the zone that sends messages.
@@ -202,7 +208,7 @@ def test_additional_connections_are_added_only_to_zones_that_use_them() -> None:
     assert "warehouse_db" in connections_of(ZONES[Queue.SEALING], configured)
 
 
-def test_login_renamed_in_policy_pack_is_added_to_the_zones_of_its_workflow(
+def test_renamed_login_in_policy_pack_is_available_only_in_the_trust_zones_of_its_workflow(
     tmp_path: Path,
 ) -> None:
     pack = pack_with_other_logins(tmp_path)
@@ -244,13 +250,15 @@ def pack_with_other_logins(folder: Path) -> PolicyPack:
         ("evidence_store@drill", None),
     ],
 )
-def test_override_of_an_unknown_connection_or_zone_is_refused(name: str, override: object) -> None:
+def test_override_for_an_unknown_connection_or_trust_zone_raises_usage_error(
+    name: str, override: object
+) -> None:
     configured = {"evidence_store": {"conn_type": "aws", "extra": {"bucket": "b"}}, name: override}
     with pytest.raises(UsageError, match=f"{name} in the file of connections"):
         connections_of(ZONES[Queue.DRILL], configured)
 
 
-def test_zone_that_sends_no_notifications_gets_no_mail_password() -> None:
+def test_trust_zone_that_sends_no_notifications_gets_mail_connection_without_password() -> None:
     mail = {"conn_type": "smtp", "host": "mail.example", "login": "us", "password": "x"}
     sealing = connections_of(ZONES[Queue.SEALING], {"mail": mail})["mail"]
     assert (sealing["host"], sealing["login"], sealing["password"]) == ("mail.example", "", "")
@@ -269,12 +277,16 @@ def reachable(stack: dict[str, Any], name: str) -> set[str]:
 
 
 @zones
-def test_workers_reach_only_the_servers_of_their_zone(stack: dict[str, Any], zone: Zone) -> None:
+def test_workers_can_reach_only_shared_servers_and_the_servers_of_their_trust_zone(
+    stack: dict[str, Any], zone: Zone
+) -> None:
     """All zones reach the API server, the broker, PostgreSQL and the object store."""
     assert reachable(stack, zone.service) == BROKER_AND_STATE | zone.servers
 
 
-def test_mail_catcher_shares_a_network_only_with_senders(stack: dict[str, Any]) -> None:
+def test_mail_catcher_shares_a_network_only_with_the_worker_that_sends_mail(
+    stack: dict[str, Any],
+) -> None:
     """The mail catcher cannot reach any server, because workers do not listen on ports."""
     assert reachable(stack, layout.MAIL) == {"worker"}
 
@@ -288,7 +300,7 @@ def test_workers_have_no_route_to_the_internet(stack: dict[str, Any]) -> None:
     assert {name for name, service in services if "front" in service["networks"]} == {"api-server"}
 
 
-def test_outside_yaml_has_an_external_network_for_each_trust_zone() -> None:
+def test_compose_file_outside_yaml_has_a_separate_external_network_for_each_trust_zone() -> None:
     """The file is `deploy/outside.yaml`.
 
     The machine's firewall filters each network by its bridge.

@@ -71,7 +71,7 @@ def test_commands_and_options_on_a_page_exist(page: Path, declared: Any) -> None
     assert [wrong for words in documented(page) if (wrong := problem(declared, words))] == []
 
 
-def test_check_of_a_page_reports_unknown_commands_and_options(declared: Any) -> None:
+def test_documentation_check_reports_unknown_commands_and_options(declared: Any) -> None:
     assert problem(declared, "hold place 3") == "hold place 3: no command place"
     assert problem(declared, "hold list --al") == "hold list --al: no option --al"
     assert problem(declared, "hold list --due && ./other --al") is None

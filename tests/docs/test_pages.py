@@ -127,7 +127,7 @@ def test_python_files_that_are_mentioned_on_a_page_exist(page: Path) -> None:
     assert missing_modules(page) == []
 
 
-def test_index_lists_every_page() -> None:
+def test_index_page_links_to_every_documentation_page_or_its_folder() -> None:
     listed = {(DOCS / target.partition("#")[0]).resolve() for _, target in links(INDEX)}
     folders = {path for path in listed if path.is_dir()}
     indexes = {path.parent for path in listed if path.name == "index.md"}

@@ -20,7 +20,9 @@ WORDS = {locale: DocumentTexts(locale, sample.ZONE) for locale in ("en", "zh_CN"
     ("number", "chinese"),
     [(1, "一"), (9, "九"), (10, "十"), (11, "十一"), (20, "二十"), (38, "三十八"), (120, "120")],
 )
-def test_heading_has_chinese_or_arabic_number_by_language(number: int, chinese: str):
+def test_section_heading_has_chinese_numeral_in_chinese_and_arabic_numeral_in_english(
+    number: int, chinese: str
+):
     section = Section(heading=sample.bilingual("Cause", "原因"), blocks=())
     assert WORDS["zh_CN"].heading(section, number) == f"{chinese}、原因"
     assert WORDS["en"].heading(section, number) == f"{number}. Cause"
@@ -38,14 +40,14 @@ def test_single_heading_of_document_is_not_numbered():
         assert section_numbers(document) == expected
 
 
-def test_values_of_entries_are_formatted_in_language_of_document():
+def test_form_entry_shows_time_with_utc_offset_and_number_with_chinese_unit():
     words = WORDS["zh_CN"]
     assert words.lines(sample.entry("a", "a", sample.AWARE)) == ["2026-11-24 03:12 UTC+08:00"]
     assert words.lines(sample.entry("a", "a", 1_204_331, unit="people")) == ["1,204,331 人"]
     assert words.lines(sample.entry("a", "a", [verbatim("x"), verbatim(" ")])) == ["x"]
 
 
-def test_line_ends_are_normalized_and_control_characters_are_shown():
+def test_text_has_normalized_line_ends_and_escaped_control_characters():
     text = WORDS["en"].text(verbatim("one\r\ntwo\rthree\x00\u202e"))
     assert text == "one\ntwo\nthree\\u0000\\u202e"
 
@@ -79,7 +81,7 @@ def test_relative_column_widths_of_table_sum_to_one(rows: list[list[str]]):
     assert min(widths) > 0.05
 
 
-def test_column_with_short_texts_keeps_width_of_its_text():
+def test_table_column_with_short_texts_is_wide_enough_for_its_longest_text():
     sentence = "What was done about it, and by whom, in so many words as it takes to say it. "
     rows = [["Database", "People", "What was done", "And then"]]
     rows += [["courier", "1,204,331", sentence * 3, sentence]]

@@ -96,7 +96,7 @@ def test_html_page_has_warning_above_text_and_in_page_margins(locale: str, page:
     assert not re.search(r"@top-center \{\s+content: \"", plain)
 
 
-def test_html_page_loads_no_other_resource(page: str, hostile: str):
+def test_html_page_loads_no_scripts_images_or_external_stylesheets(page: str, hostile: str):
     for html in (page, hostile):
         texts = _Page(html)
         assert not texts.all("script")
@@ -121,7 +121,7 @@ def test_html_page_escapes_markup_in_texts(hostile: str):
     hostile.encode()
 
 
-def test_warning_text_cannot_end_style_element_of_html_page():
+def test_warning_text_with_style_end_tag_adds_no_script_to_html_page():
     marked = verbatim('"; } body { display: none } </style><script>alert(1)</script>')
     html = render_html(sample.report(warning=marked), "en", sample.ZONE)
     style = html.partition("<style>")[2].partition("</style>")[0]
@@ -129,7 +129,7 @@ def test_warning_text_cannot_end_style_element_of_html_page():
     assert not _Page(html).all("script")
 
 
-def test_html_page_is_accessible_to_screen_readers(locale: str, page: str):
+def test_html_page_has_language_heading_and_table_markup_for_screen_readers(locale: str, page: str):
     texts = _Page(page)
     assert texts.all("html") == [{"lang": language_tag(locale)}]
     assert len(texts.all("main")) == len(texts.all("header")) == len(texts.all("h1")) == 1

@@ -88,7 +88,7 @@ def test_labels_of_blank_entries_are_in_reading_order():
     assert all(isinstance(label, Message) for label in missing)
 
 
-def test_entry_refuses_time_without_timezone():
+def test_form_entry_raises_validation_error_if_its_time_has_no_timezone():
     naive = datetime(2026, 11, 24)  # noqa: DTZ001 - that is the point
     with pytest.raises(ValidationError, match="beside 'Aware' has no timezone"):
         Entry(label=_("Aware"), value=naive)

@@ -35,7 +35,9 @@ def pages(content: bytes, folder: Path) -> list[str]:
 
 
 @pytest.mark.pdf
-def test_render_forms_creates_same_six_files_each_time(files: Mapping[str, bytes]):
+def test_render_forms_returns_six_files_with_the_same_bytes_at_each_call(
+    files: Mapping[str, bytes],
+):
     assert sorted(files) == [f"first-report.{name}" for name in NAMES]
     assert render_forms(sample.report(), sample.ZONE, "first-report").files == files
 
@@ -84,7 +86,7 @@ def test_pdf_pages_have_warning_and_number(
 
 
 @pytest.mark.pdf
-def test_pdf_is_pdf_a_and_tagged_for_screen_readers(files: Mapping[str, bytes]):
+def test_pdf_file_has_pdf_a_metadata_and_tags_for_screen_readers(files: Mapping[str, bytes]):
     reader = PdfReader(io.BytesIO(files["first-report.zh-CN.pdf"]))
     root = reader.trailer["/Root"]
     assert root["/Lang"] == "zh-CN"
@@ -97,7 +99,7 @@ def test_pdf_is_pdf_a_and_tagged_for_screen_readers(files: Mapping[str, bytes]):
 
 
 @pytest.mark.pdf
-def test_pdf_shows_markup_in_texts_as_text(tmp_path: Path):
+def test_pdf_shows_html_markup_in_texts_as_plain_text(tmp_path: Path):
     html = render_html(sample.hostile(6_000), "zh_CN", sample.ZONE)
     text = "".join(pages(render_pdf(html), tmp_path))
     assert text.count("W") >= 3_000
@@ -110,7 +112,9 @@ def test_render_forms_without_pdf_creates_html_and_word_files():
     assert sorted(files) == ["x.en.docx", "x.en.html", "x.zh-CN.docx", "x.zh-CN.html"]
 
 
-def test_render_forms_without_pango_gives_reason_instead_of_pdf(monkeypatch: pytest.MonkeyPatch):
+def test_render_forms_returns_a_reason_instead_of_each_pdf_if_pango_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch,
+):
     monkeypatch.setattr(render, "_LIBRARIES", ("libpango-nowhere.so.0",))
     rendered = render_forms(sample.report(), sample.ZONE, "x")
     assert sorted(rendered.files) == ["x.en.docx", "x.en.html", "x.zh-CN.docx", "x.zh-CN.html"]
@@ -119,6 +123,6 @@ def test_render_forms_without_pango_gives_reason_instead_of_pdf(monkeypatch: pyt
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", "A b", "x" * 101, ".x"])
-def test_render_forms_refuses_invalid_file_name(name: str):
+def test_render_forms_raises_value_error_if_the_file_name_is_invalid(name: str):
     with pytest.raises(ValueError, match="is not a valid file name"):
         render_forms(sample.report(), sample.ZONE, name, pdf=False)

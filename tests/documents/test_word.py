@@ -182,7 +182,7 @@ def test_same_document_gives_same_bytes_of_word_file(english: bytes, chinese: by
     assert len(english) < 60_000
 
 
-def test_word_file_shows_markup_in_texts_as_text(hostile: bytes):
+def test_word_file_shows_html_markup_in_texts_as_plain_text(hostile: bytes):
     with zipfile.ZipFile(io.BytesIO(hostile)) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
     for part in parts.values():

@@ -134,7 +134,7 @@ def play(tmp_path: Path, migrated_database: str, monkeypatch: pytest.MonkeyPatch
     return play
 
 
-def test_incident_drill_changes_only_ledger_and_evidence_store(play: Play) -> None:
+def test_incident_drill_changes_only_the_evidence_ledger_and_the_evidence_store(play: Play) -> None:
     """The evidence ledger gets a row and the evidence store gets files. Nothing else changes."""
     from airflow.sdk.exceptions import AirflowFailException
 
@@ -162,7 +162,9 @@ def test_incident_drill_changes_only_ledger_and_evidence_store(play: Play) -> No
     assert differences(after, snapshot(play.state)) == {}
 
 
-def test_next_step_of_incident_drill_fails_if_the_schema_of_the_drill_was_lost(play: Play) -> None:
+def test_incident_drill_step_fails_if_the_database_schema_of_the_drill_was_dropped(
+    play: Play,
+) -> None:
     """Later steps do not continue with an empty state, and the bundle's outcome is *failed*."""
     play.step(play.begins)
     play.goes_on().drop()
@@ -174,7 +176,7 @@ def test_next_step_of_incident_drill_fails_if_the_schema_of_the_drill_was_lost(p
     assert differences(before, snapshot(play.state)) == {"public.evidence_ledger": 1}
 
 
-def test_second_seal_drops_the_drill_schema_that_a_killed_first_seal_left(
+def test_repeated_seal_drops_the_drill_schema_that_a_killed_seal_did_not_drop(
     play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next attempt drops the state and seals no second bundle.
@@ -206,7 +208,9 @@ def test_second_seal_drops_the_drill_schema_that_a_killed_first_seal_left(
     assert differences(before, snapshot(play.state)) == {"public.evidence_ledger": 1}
 
 
-def test_drill_seals_no_interim_bundle(play: Play) -> None:
+def test_sealing_an_interim_bundle_in_a_drill_raises_usage_error_and_stores_no_file(
+    play: Play,
+) -> None:
     """A drill's invented content is signed only in its final evidence bundle."""
     from include.orchestration.run import seal_interim
 
@@ -220,7 +224,7 @@ def test_drill_seals_no_interim_bundle(play: Play) -> None:
     assert play.files() == set()
 
 
-def test_drill_simulates_notifications_and_sends_none(play: Play) -> None:
+def test_drill_marks_notifications_as_sent_and_contacts_no_mail_server_or_robot(play: Play) -> None:
     """Messages count as sent even at night, on a Sunday, and to addresses of any domain.
 
     No mail server or robot is contacted.
@@ -260,7 +264,9 @@ def test_drill_simulates_notifications_and_sends_none(play: Play) -> None:
     assert [difference for difference in changed if "tabletop_" not in difference] == []
 
 
-def test_drill_cannot_use_connections_stores_or_keys(play: Play) -> None:
+def test_drill_raises_usage_error_if_a_step_requests_a_connection_a_store_or_a_key(
+    play: Play,
+) -> None:
     """A drill gets no store, key or recipient from any function of its services."""
     services = play.begins()
     for conn_id in ("mail", "state_db", "customer_db", "evidence_store", "offsite_store", "robot"):
@@ -295,7 +301,7 @@ def test_drill_cannot_use_connections_stores_or_keys(play: Play) -> None:
     assert play.files() == set()
 
 
-def test_drill_reads_mapped_databases_and_writes_none(play: Play) -> None:
+def test_drill_connection_to_a_mapped_database_is_read_only(play: Play) -> None:
     """The connection is read-only, even if the database role may write."""
     services = play.begins()
     with services.role_database("incident_db", "customer_db").connect() as connection:

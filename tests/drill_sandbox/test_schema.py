@@ -73,7 +73,9 @@ def steps(state: Engine) -> int:
         return conn.scalar(select(func.count()).select_from(run_step)) or 0
 
 
-def test_drill_schema_has_all_definitions_of_live_state(migrated_database: str) -> None:
+def test_drill_schema_has_the_same_tables_triggers_and_functions_as_the_live_schema(
+    migrated_database: str,
+) -> None:
     """These are the definitions of tables, keys, checks, indexes, triggers and functions."""
     state = opened(migrated_database)
     name = name_of(*RUN)
@@ -133,7 +135,7 @@ def test_creating_and_dropping_drill_schema_leaves_database_unchanged(
     assert not dropped(migrated_database)
 
 
-def test_two_snapshots_of_test_database_differ_after_each_kind_of_change(
+def test_database_snapshots_differ_after_change_of_a_row_a_table_or_a_sequence_number(
     migrated_database: str,
 ) -> None:
     """Cases: a new row, a changed row, a used sequence number and a new table.
@@ -157,7 +159,9 @@ def test_two_snapshots_of_test_database_differ_after_each_kind_of_change(
     assert {"sequence public.partner_review_id_seq 1", "r public.another"} <= set(third)
 
 
-def test_drill_statements_never_reach_live_tables(migrated_database: str) -> None:
+def test_sql_statement_of_a_drill_fails_if_its_table_exists_only_in_the_live_schema(
+    migrated_database: str,
+) -> None:
     """A drill's statement fails if its object exists only in the live state.
 
     It also fails after the drill has ended.
@@ -184,7 +188,9 @@ def test_drill_statements_never_reach_live_tables(migrated_database: str) -> Non
     assert steps(live) == 1
 
 
-def test_triggers_of_drill_use_tables_of_its_schema(migrated_database: str) -> None:
+def test_triggers_of_a_drill_schema_check_the_tables_of_that_schema_and_not_the_live_tables(
+    migrated_database: str,
+) -> None:
     """A trigger protects reviews that were decided from changes.
 
     If a review is decided in a drill, it is protected only in the drill's schema.
@@ -211,7 +217,7 @@ def test_triggers_of_drill_use_tables_of_its_schema(migrated_database: str) -> N
             conn.execute(change)
 
 
-def test_live_finding_cannot_be_closed_because_of_an_event_in_a_drill(
+def test_closing_a_live_finding_fails_if_its_required_event_exists_only_in_a_drill(
     migrated_database: str,
 ) -> None:
     """The trigger that protects open findings reads the events of its own schema."""
@@ -233,7 +239,9 @@ def test_live_finding_cannot_be_closed_because_of_an_event_in_a_drill(
         conn.exec_driver_sql(close)
 
 
-def test_concurrent_drills_are_isolated(migrated_database: str) -> None:
+def test_concurrent_drills_have_separate_schemas_and_end_independently(
+    migrated_database: str,
+) -> None:
     """If a drill ends, other drills continue with their own state."""
     database, other = opened(migrated_database), opened(migrated_database, OTHER)
     with database.begin() as conn:
@@ -289,7 +297,9 @@ def test_drill_schema_is_not_created_if_the_check_of_live_tables_fails(
     assert differences(before, snapshot(migrated_database)) == {}
 
 
-def test_schema_of_other_program_or_run_is_neither_used_nor_dropped(migrated_database: str) -> None:
+def test_opening_or_dropping_a_drill_schema_fails_if_the_schema_does_not_belong_to_the_run(
+    migrated_database: str,
+) -> None:
     """A schema belongs to a run only if it has the right name and a comment that names the run."""
     live, name = engine(migrated_database), name_of(*RUN)
     comments = [
@@ -320,7 +330,7 @@ def test_schema_of_other_program_or_run_is_neither_used_nor_dropped(migrated_dat
             schema.drop(live, other)
 
 
-def test_error_for_role_without_create_right_contains_the_grant_statement(
+def test_opening_drill_schema_raises_error_with_grant_statement_if_role_may_not_create_schemas(
     database: str, migrated_once: str
 ) -> None:
     del migrated_once
@@ -334,7 +344,9 @@ def test_error_for_role_without_create_right_contains_the_grant_statement(
             admin.execute("DROP ROLE reader_of_state")
 
 
-def test_drill_schema_of_older_version_gets_missing_migrations(migrated_database: str) -> None:
+def test_missing_migrations_are_applied_to_a_drill_schema_of_an_older_version(
+    migrated_database: str,
+) -> None:
     """The first task of the newer version applies the missing migrations to the drill's schema."""
     sandbox = Sandbox(name_of(*RUN), *RUN, NOW)
     state = engine(migrated_database, sandbox.name)
@@ -345,7 +357,9 @@ def test_drill_schema_of_older_version_gets_missing_migrations(migrated_database
         assert current_revision(conn) == newest_revision()
 
 
-def test_drill_and_live_runs_do_not_block_each_other_by_locks(migrated_database: str) -> None:
+def test_drill_and_live_run_can_hold_locks_of_the_same_name_at_the_same_time(
+    migrated_database: str,
+) -> None:
     """A drill and live runs do not delay each other's deletions or backups."""
     live, state = engine(migrated_database), opened(migrated_database)
     with live.begin() as conn, state.begin() as drilled, state.begin() as again:
@@ -365,7 +379,7 @@ def test_drill_and_live_runs_do_not_block_each_other_by_locks(migrated_database:
         pass
 
 
-def test_drills_without_steps_since_returns_only_drills_without_a_recent_step(
+def test_function_drills_without_steps_since_omits_drills_with_a_recent_step(
     migrated_database: str,
 ) -> None:
     """A drill with a recent step is not listed."""
@@ -381,7 +395,7 @@ def test_drills_without_steps_since_returns_only_drills_without_a_recent_step(
     assert schema.drills_without_steps_since(live, early) == []
 
 
-def test_schema_in_use_is_not_dropped(
+def test_dropping_a_drill_schema_raises_service_error_if_a_transaction_uses_it(
     migrated_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a timeout the attempt fails with an error, and the schema is still complete."""

@@ -35,7 +35,7 @@ CONF: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS)
-def test_airflow_dags_test_seals_each_workflow(
+def test_command_airflow_dags_test_seals_the_run_of_each_workflow(
     cli: Cli, backed_up: dict[str, Any], workflow: str
 ) -> None:
     """The run's state agrees with the sealed outcome.

@@ -103,7 +103,7 @@ def test_human_step_asks_again_until_an_answer_is_accepted(human_step_run: Human
     assert human_step_run.state == "success"
 
 
-def test_boolean_and_number_of_answer_form_keep_their_types_in_airflow(
+def test_boolean_and_number_entered_in_a_form_have_the_same_types_in_the_airflow_database(
     human_step_run: HumanStepRun,
 ) -> None:
     """A boolean and a number keep their types in Airflow's database."""
@@ -112,7 +112,9 @@ def test_boolean_and_number_of_answer_form_keep_their_types_in_airflow(
     assert read == {"words": "seen", "told": True, "people": 12}
 
 
-def test_mapped_human_step_asks_once_in_each_task_instance(human_step_run: HumanStepRun) -> None:
+def test_each_task_instance_of_a_mapped_human_step_asks_for_one_answer(
+    human_step_run: HumanStepRun,
+) -> None:
     """Each part gets its own answer."""
     for part, index in (("first", 0), ("second", 1)):
         assert (
@@ -123,7 +125,7 @@ def test_mapped_human_step_asks_once_in_each_task_instance(human_step_run: Human
         assert ["each", index, "success", 1] in human_step_run.tasks
 
 
-def test_watch_task_checks_once_a_second_while_human_steps_wait_and_then_ends(
+def test_watch_task_polls_about_once_a_second_and_ends_after_human_steps_are_answered(
     human_step_run: HumanStepRun,
 ) -> None:
     """The task `watch` polls about once a second and does not delay the end of the run."""

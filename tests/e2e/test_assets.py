@@ -73,7 +73,7 @@ print(json.dumps([shown, values, [[each.source, each.target, each.label] for eac
 """
 
 
-def test_backup_triggers_dag_scheduled_on_its_restore_point(
+def test_backup_triggers_a_dag_that_is_scheduled_on_the_restore_point_asset(
     cli: Cli, backed_up: dict[str, Any]
 ) -> None:
     """The DAG gets the restore point's id and digest and the sealed bundle from the asset event."""
@@ -116,7 +116,7 @@ def events_of(cli: Cli, run: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {name.removeprefix("x-parcelseal://"): extra for name, extra in rows}
 
 
-def test_asset_event_of_collection_has_outcome_of_its_failed_check(
+def test_asset_event_of_a_collection_contains_the_outcome_of_its_own_quality_check(
     cli: Cli, checked: dict[str, Any]
 ) -> None:
     """Each collection of the run has the outcome of its own expectations."""
@@ -135,7 +135,7 @@ def test_asset_event_of_collection_has_outcome_of_its_failed_check(
         assert (event["rules_failed"] > 0) == (event["outcome"] == "fail")
 
 
-def test_asset_event_of_deletion_certificate_has_the_plan_hash(
+def test_asset_event_of_deletion_certificate_contains_the_hash_of_the_disposition_plan(
     cli: Cli, retained: Retained
 ) -> None:
     """The event also has the number of erased records and their batches in the erasure ledger."""

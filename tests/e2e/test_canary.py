@@ -85,7 +85,7 @@ def test_no_file_in_the_home_folder_contains_a_canary_value(
     assert list(Search(canaries).folder(cli.home)) == []
 
 
-def test_notice_to_a_customer_has_only_the_address_of_its_recipient(
+def test_customer_notice_contains_no_canary_value_except_the_address_of_its_recipient(
     cli: Cli, canaries: list[str], ran: None
 ):
     """Customers with canary values got notices. Only the header ``To:`` contains their address."""
@@ -146,7 +146,7 @@ def plant_pdf(path: Path) -> None:
     HTML(string=f"<p>{PLANTED.replace('&', '&amp;')}</p>").write_pdf(path)
 
 
-def test_search_finds_canary_value_in_every_file(cli: Cli):
+def test_canary_search_finds_the_value_in_every_folder_and_encoding(cli: Cli):
     """The search finds the value in every folder and in every likely encoding."""
     planted = {
         "logs/run-planted.log": f"DETAIL: Key (name)=({PLANTED})".encode(),

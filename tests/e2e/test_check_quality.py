@@ -26,7 +26,7 @@ def collections(run: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {collection["collection"]: collection for collection in step["data"]["collections"]}
 
 
-def test_check_quality_of_sample_with_violations_fails_and_is_sealed(
+def test_check_quality_run_fails_and_is_sealed_if_the_sample_has_quality_violations(
     cli: Cli, checked: dict[str, Any]
 ):
     """Violations that an expectation tolerates are in the report's table, but are not findings."""
@@ -43,7 +43,9 @@ def test_check_quality_of_sample_with_violations_fails_and_is_sealed(
     assert {"report.en.html", "report.zh-CN.html"} <= names
 
 
-def test_quarantine_has_exactly_the_deliberate_violations(cli: Cli, checked: dict[str, Any]):
+def test_quarantine_has_as_many_records_as_there_are_deliberate_quality_violations(
+    cli: Cli, checked: dict[str, Any]
+):
     """The quarantine contains each record with a deliberate violation, and no other record."""
     planted = json.loads((cli.home / "sample" / "answer_sheet.json").read_text())["planted"]
     with psycopg.connect(cli.postgres("parcelseal_state")) as conn:
@@ -57,7 +59,9 @@ def test_quarantine_has_exactly_the_deliberate_violations(cli: Cli, checked: dic
     assert len(counts) >= 5
 
 
-def test_second_run_checks_only_changed_records(cli: Cli, checked: dict[str, Any]):
+def test_second_quality_check_reads_only_changed_records_if_the_table_has_a_change_column(
+    cli: Cli, checked: dict[str, Any]
+):
     """Records that are already in quarantine stay there."""
     again = cli.json("run", "check_quality", code=1)
     before, after = collections(checked), collections(again)

@@ -195,7 +195,9 @@ def ran(drafted: Drafted, workflow: str, *words: str, **connections: str) -> dic
 
 
 @each
-def test_drafted_data_map_contains_the_personal_columns(drafted: Drafted, schema: Schema) -> None:
+def test_drafted_data_map_marks_at_least_75_percent_of_the_personal_columns_as_personal(
+    drafted: Drafted, schema: Schema
+) -> None:
     """Most personal columns are found, and few other columns are marked as personal.
 
     Columns about which people may disagree do not count.
@@ -245,7 +247,7 @@ def test_backup_has_every_row_and_restored_copy_equals_original(
 
 
 @each
-def test_check_quality_counts_as_many_violations_as_plain_sql(
+def test_check_quality_run_reports_as_many_violations_as_a_plain_sql_query(
     worked: Worked, schema: Schema
 ) -> None:
     """For every added expectation, both count the records that break it."""
@@ -267,7 +269,7 @@ def test_check_quality_counts_as_many_violations_as_plain_sql(
 
 
 @each
-def test_retention_plan_counts_as_many_expired_records_as_plain_sql(
+def test_disposition_plan_has_the_same_number_of_expired_records_as_a_plain_sql_query(
     worked: Worked, schema: Schema
 ) -> None:
     """The plan counts all expired records, and those that no reason keeps."""
@@ -280,7 +282,7 @@ def test_retention_plan_counts_as_many_expired_records_as_plain_sql(
 
 
 @each
-def test_retention_run_leaves_only_expired_records_that_must_be_kept(
+def test_retention_run_deletes_all_expired_records_except_those_that_must_be_kept(
     drafted: Drafted, worked: Worked, schema: Schema
 ) -> None:
     """Afterwards, the only expired records are those that must be kept according to plain SQL."""

@@ -216,7 +216,7 @@ def test_restore_drill_on_a_server_without_a_required_extension_is_not_retried(
     assert finding_codes(Path(run["bundle"])) >= {"choose.failed"}
 
 
-def test_sigterm_during_pg_dump_cancels_statements_and_seals_the_run(
+def test_run_is_sealed_and_its_sql_statements_are_cancelled_after_sigterm_during_pg_dump(
     cli: Cli, environment: dict[str, str]
 ) -> None:
     with in_dump(cli, environment) as command:
@@ -225,7 +225,9 @@ def test_sigterm_during_pg_dump_cancels_statements_and_seals_the_run(
     assert finding_codes(Path(run["bundle"])) >= {"run.interrupted", "backup.failed"}
 
 
-def test_sigint_before_a_retry_seals_the_run(cli: Cli, environment: dict[str, str]) -> None:
+def test_run_is_sealed_after_sigint_while_it_waits_for_a_retry(
+    cli: Cli, environment: dict[str, str]
+) -> None:
     with backing_up(cli, environment | DEAD) as command:
         text = "attempt 1 failed: No connection to courier on 127.0.0.1:1: Connection refused"
         wait_until(lambda: text in command.stderr, command)
@@ -233,7 +235,7 @@ def test_sigint_before_a_retry_seals_the_run(cli: Cli, environment: dict[str, st
     assert "backup.failed" in finding_codes(Path(run["bundle"]))
 
 
-def test_sigint_while_airflow_stores_a_retry_seals_the_run(
+def test_run_is_sealed_after_sigint_while_airflow_stores_a_retry(
     cli: Cli, environment: dict[str, str], tmp_path: Path
 ) -> None:
     mark = tmp_path / "storing"
@@ -259,7 +261,7 @@ def test_run_with_unreachable_database_retries_until_timeout_and_exits_with_3(
     assert [Path(report).suffix for report in run["reports"]] == [".html", ".html"]
 
 
-def test_run_with_unmigrated_state_database_is_refused_without_retry(
+def test_run_ends_with_exit_code_2_and_no_bundle_if_the_state_database_is_not_migrated(
     cli: Cli, environment: dict[str, str]
 ) -> None:
     with psycopg.connect(cli.postgres("postgres"), autocommit=True) as admin:
@@ -276,7 +278,7 @@ def test_run_with_unmigrated_state_database_is_refused_without_retry(
 
 @pytest.mark.parametrize("conn_id", ["state_db", "customer_db"])
 @pytest.mark.parametrize("changes", [{"password": "wrong"}, {"schema": "nowhere"}])
-def test_run_with_a_wrong_login_is_refused_without_retry(
+def test_require_services_raises_usage_error_without_retry_if_password_or_database_is_incorrect(
     cli: Cli, conn_id: str, changes: dict[str, str]
 ) -> None:
     spec = LocalProfile(cli.services.home).connection(conn_id)

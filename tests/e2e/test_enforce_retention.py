@@ -63,7 +63,9 @@ def plan_preview(cli: Cli, retained: Retained) -> dict[str, Any]:
     return cli.json("retention", "plan", *words, **retained.environment)
 
 
-def test_approved_run_executes_the_previewed_plan(cli: Cli, retained: Retained) -> None:
+def test_approved_retention_run_executes_exactly_the_disposition_plan_of_the_preview(
+    cli: Cli, retained: Retained
+) -> None:
     """The run has an approval of exactly the plan that `retention plan` showed before."""
     run = retained.run
     assert set(run) == RUN_KEYS
@@ -161,7 +163,7 @@ def restored(cli: Cli, retained: Retained, second: dict[str, Any]) -> dict[str, 
     )
 
 
-def test_restored_copy_of_an_old_backup_has_no_erased_or_unmasked_record(
+def test_restored_copy_of_an_old_backup_has_no_erased_record_and_its_masked_records_are_masked(
     cli: Cli, retained: Retained, restored: dict[str, Any]
 ) -> None:
     """Erased records are absent from the restored copy, and masked ones are masked."""

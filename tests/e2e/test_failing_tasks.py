@@ -11,7 +11,7 @@ from tests.e2e.conftest import Cli, Probed
 pytestmark = pytest.mark.airflow
 
 
-def test_bundle_shows_task_that_failed_before_its_step_began(probed: Probed):
+def test_evidence_bundle_has_a_finding_for_a_task_that_failed_before_its_step_began(probed: Probed):
     """The outcome is a failure although the step left no record."""
     assert probed.states["early"] == "failed"
     result = probed.runs["early"]
@@ -32,7 +32,7 @@ def test_evidence_has_a_finding_for_every_failed_step(probed: Probed):
     assert "nope" in messages["databases.failed"]
 
 
-def test_log_has_unexpected_error_without_its_message(cli: Cli, probed: Probed):
+def test_log_contains_the_type_of_an_unexpected_error_and_not_its_message(cli: Cli, probed: Probed):
     """The log has error type, SQLSTATE and code line, but not the name that PostgreSQL quoted."""
     sheet = json.loads((cli.home / "sample" / "answer_sheet.json").read_text())
     names = [canary["value"] for canary in sheet["canaries"] if canary["kind"] == "name"]

@@ -50,7 +50,7 @@ def addresses(cli: Cli) -> dict[str, str]:
         return dict(conn.execute("SELECT email, number FROM employee").fetchall())
 
 
-def test_remind_training_run_fails_and_reports_each_employee_with_a_planted_fault(
+def test_remind_training_run_fails_and_its_finding_contains_each_untrained_employee_with_access(
     reminded: dict[str, Any], sheet: dict[str, Any]
 ):
     """The findings name the employees that the answer sheet lists.
@@ -109,7 +109,9 @@ def test_each_employee_with_overdue_course_gets_one_mail(
     assert not own & {number for (number,) in (*gone, *away)}
 
 
-def test_mail_has_required_headers_text_and_html_in_two_languages(mails: list[EmailMessage]):
+def test_reminder_mail_has_required_headers_and_text_and_html_parts_in_two_languages(
+    mails: list[EmailMessage],
+):
     """The headers prevent automatic replies."""
     assert mails
     identities = set()
@@ -137,7 +139,9 @@ def test_mail_has_required_headers_text_and_html_in_two_languages(mails: list[Em
     assert len(identities) == len(mails)
 
 
-def test_mails_have_no_customer_values(cli: Cli, mails: list[EmailMessage]):
+def test_training_mails_contain_no_phone_number_id_number_or_address_of_customers(
+    cli: Cli, mails: list[EmailMessage]
+):
     """Mails about training must not contain phone numbers, ID numbers or addresses of customers."""
     with psycopg.connect(cli.postgres("courier")) as conn:
         rows = conn.execute("SELECT phone, id_number, email FROM customer").fetchall()

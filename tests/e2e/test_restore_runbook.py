@@ -193,7 +193,7 @@ def test_runbook_restores_a_backup_without_parcelseal(
     ("damaged", "at"),
     [("manifest.json", 300), ("manifest.json.sig", 5), ("database.dump.zst.enc", -9)],
 )
-def test_runbook_stops_at_damaged_restore_point(
+def test_restore_runbook_fails_and_loads_no_table_if_the_restore_point_is_damaged(
     cli: Cli, tmp_path: Path, variables: dict[str, str], point: Path, damaged: str, at: int
 ):
     """A restore point with a changed byte is not loaded into the database."""
@@ -207,7 +207,7 @@ def test_runbook_stops_at_damaged_restore_point(
     assert tables(cli, "by_hand_damaged") == 0
 
 
-def test_runbook_decryption_refuses_a_damaged_object_even_if_the_checks_are_skipped(
+def test_restore_runbook_loads_no_table_from_a_damaged_object_even_without_checksum_checks(
     cli: Cli, tmp_path: Path, variables: dict[str, str], point: Path
 ):
     """A changed object that was not detected by the checks leaves no table in the database."""
@@ -258,7 +258,9 @@ def test_runbook_stops_if_object_and_manifest_are_replaced_after_they_were_check
     assert tables(cli, "by_hand_damaged") == 0
 
 
-def test_runbook_stops_at_wrong_key(cli: Cli, tmp_path: Path, variables: dict[str, str]):
+def test_restore_runbook_fails_and_loads_no_table_if_the_key_is_not_that_of_a_recipient(
+    cli: Cli, tmp_path: Path, variables: dict[str, str]
+):
     """The runbook stops before anything is loaded into the database."""
     wrong = tmp_path / "wrong.key"
     subprocess.run(

@@ -56,7 +56,7 @@ def approved(cli: Cli, copy: dict[str, str]) -> dict[str, Any]:
     return cli.json("run", "review_intake", "--answer", "review=Approve")
 
 
-def test_approved_batches_become_formal_records_with_named_approver(
+def test_approved_incoming_batches_become_formal_records_with_the_user_id_of_the_reviewer(
     cli: Cli, approved: dict[str, Any]
 ) -> None:
     """The command exits with 0, and the evidence names reviewers by user id."""
@@ -108,7 +108,7 @@ def test_rejected_batches_leave_no_formal_record(cli: Cli, copy: dict[str, str])
         (["review=Maybe"], "has no option Maybe"),
     ],  # for other invalid answers, see tests/orchestration/test_human_step.py
 )
-def test_run_with_missing_or_invalid_answer_is_refused(
+def test_command_run_ends_with_exit_code_2_if_an_answer_is_missing_or_invalid(
     cli: Cli, answers: list[str], message: str
 ) -> None:
     """The error names the valid options in one line, and the exit code is 2."""
@@ -118,7 +118,9 @@ def test_run_with_missing_or_invalid_answer_is_refused(
     assert refused["run_id"] is None
 
 
-def test_command_line_option_answer_is_refused_outside_of_the_sample_company(cli: Cli) -> None:
+def test_command_run_with_option_answer_exits_with_2_outside_of_the_sample_company(
+    cli: Cli,
+) -> None:
     """The option --answer is only for people of the sample company."""
     password = LocalProfile(cli.services.home).passwords["parcelseal_state"]
     real = {"AIRFLOW_CONN_STATE_DB": cli.uri("parcelseal_state", "parcelseal_state", password)}
@@ -126,7 +128,7 @@ def test_command_line_option_answer_is_refused_outside_of_the_sample_company(cli
     assert "sample company" in refused["error"]
 
 
-def test_logs_evidence_and_databases_contain_no_values_of_incoming_records(
+def test_values_of_incoming_records_are_absent_from_logs_evidence_and_state_database(
     cli: Cli, approved: dict[str, Any]
 ) -> None:
     """The search covers logs, evidence, Airflow's database and the state database."""

@@ -54,7 +54,7 @@ def test_bundle_has_no_partner_contacts(partners: dict[str, Any]):
     assert "北方数据处理有限公司" in page
 
 
-def test_second_review_partners_run_queues_no_notification_again(
+def test_second_review_partners_run_queues_no_further_notification(
     cli: Cli, partners: dict[str, Any]
 ):
     """Each reminder stage is queued once for the owner and once for the partner."""
@@ -70,7 +70,7 @@ def test_second_review_partners_run_queues_no_notification_again(
     assert queued() == before
 
 
-def test_command_partners_standing_refuses_sharing_if_the_agreement_lapsed(
+def test_command_partners_standing_exits_with_1_if_the_partner_agreement_has_expired(
     cli: Cli, partners: dict[str, Any]
 ):
     """The command answers with its exit code, at once and without Airflow."""

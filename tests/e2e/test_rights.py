@@ -116,7 +116,7 @@ def test_each_missing_right_is_reported_with_a_statement_that_grants_it(
     assert [right for right in unnoticed if right[:2] not in unneeded] == []
 
 
-def test_missing_rights_on_schema_ownership_and_select_are_named(
+def test_rights_check_returns_grant_statements_for_missing_schema_select_and_ownership_rights(
     admin: psycopg.Connection[Any],
 ) -> None:
     admin.execute("REVOKE USAGE ON SCHEMA public FROM courier_retention, PUBLIC")
@@ -145,7 +145,7 @@ def test_missing_rights_on_schema_ownership_and_select_are_named(
     )
 
 
-def test_retention_login_must_own_the_partitions_from_which_it_deletes(
+def test_ownership_grant_is_reported_if_the_retention_login_does_not_own_the_partitions(
     admin: psycopg.Connection[Any],
 ) -> None:
     """A run deletes from each partition by its name.
@@ -166,7 +166,7 @@ def test_retention_login_must_own_the_partitions_from_which_it_deletes(
     assert grants(admin, "courier_retention", deleting) == []
 
 
-def test_row_level_security_is_named_for_each_login_that_reads_the_table(
+def test_bypassrls_is_reported_as_missing_for_each_login_that_reads_a_table_with_row_security(
     admin: psycopg.Connection[Any],
 ) -> None:
     """ParcelSeal refuses to read tables with hidden rows: a run would fail with SQLSTATE 42501."""
@@ -185,7 +185,9 @@ def test_row_level_security_is_named_for_each_login_that_reads_the_table(
         assert grants(admin, role, lacks) == []
 
 
-def test_config_check_connects_and_prints_grants_of_missing_rights(cli: Cli) -> None:
+def test_config_check_with_option_connect_prints_grant_statements_for_missing_rights(
+    cli: Cli,
+) -> None:
     assert cli.json("config", "check", "--connect")["valid"] is True
     with psycopg.connect(cli.postgres("postgres"), autocommit=True) as admin:
         admin.execute("CREATE ROLE lonely LOGIN PASSWORD 'lonely'")

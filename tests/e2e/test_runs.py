@@ -111,7 +111,7 @@ def test_backup_list_prints_restore_points(cli: Cli, backed_up: dict[str, Any]):
     assert point["rows"] == sum(sheet["tables"].values())
 
 
-def test_restore_is_complete_and_refuses_a_database_that_is_not_empty(
+def test_command_restore_restores_all_rows_and_fails_if_the_target_database_is_not_empty(
     cli: Cli, drilled: dict[str, Any]
 ):
     """The target must be an empty database, so a second restore into it is refused."""
@@ -157,7 +157,7 @@ def test_backup_does_not_import_great_expectations(cli: Cli, library: dict[str, 
     assert [name for name in imported if name.startswith("great_expectations")] == []
 
 
-def test_failed_run_is_sealed_with_one_line_error(failed: FailedRuns):
+def test_failed_run_is_sealed_and_prints_its_error_in_a_single_line(failed: FailedRuns):
     """The bundle states the cause of the failure, and the command prints it in one line."""
     for run in (failed.backup, failed.drill):
         assert set(run) == RUN_KEYS
@@ -167,7 +167,7 @@ def test_failed_run_is_sealed_with_one_line_error(failed: FailedRuns):
         assert "\n" not in run["error"]
 
 
-def test_failed_backup_of_a_database_does_not_affect_the_others(failed: FailedRuns):
+def test_other_databases_are_backed_up_if_the_backup_of_one_database_fails(failed: FailedRuns):
     """A finding names the database.
 
     The restore points of all others are made, pruned and signed.
@@ -189,7 +189,7 @@ def test_failed_backup_of_a_database_does_not_affect_the_others(failed: FailedRu
         ("forged", "choose.failed", "signature does not fit"),
     ],
 )
-def test_finding_of_failed_restore_drill_states_the_cause(
+def test_finding_of_failed_restore_drill_contains_the_cause_of_the_failure(
     failed: FailedRuns, database: str, step: str, words: str
 ):
     """Causes: a damaged object, a changed manifest, an unloadable dump, a missing backup."""
@@ -213,7 +213,7 @@ def test_restore_drill_needs_no_connection_to_the_original_database(
     }
 
 
-def test_restore_fails_if_it_cannot_search_for_erased_records(
+def test_restore_fails_if_the_mapped_table_of_erased_records_is_missing_in_the_restored_copy(
     cli: Cli, drilled: dict[str, Any], tmp_path: Path
 ):
     """In the restore point, the table has an older name than in the data map."""
@@ -257,7 +257,9 @@ def test_restore_fails_if_it_cannot_search_for_erased_records(
         (["restore", "--database", "courier", "--into", "x=y", "--key", "k"], 2, "address"),
     ],
 )
-def test_wrong_argument_is_refused(cli: Cli, words: list[str], code: int, message: str):
+def test_command_with_invalid_argument_exits_with_2_and_prints_the_reason(
+    cli: Cli, words: list[str], code: int, message: str
+):
     """The error names the wrong argument before a run is created."""
     assert message in cli.json(*words, code=code)["error"]
 
@@ -279,7 +281,7 @@ def test_wrong_argument_is_refused(cli: Cli, words: list[str], code: int, messag
         ("OFFSITE_STORE", '{"conn_type": "fs"}', ["backup", "list"], 2, "offsite_store"),
     ],
 )
-def test_error_about_wrong_connection_contains_its_name_without_its_password(
+def test_error_about_an_invalid_connection_contains_no_password_and_no_traceback(
     cli: Cli,
     backed_up: dict[str, Any],
     variable: str,

@@ -74,7 +74,9 @@ def decided(issued: IssuedWorkpapers, name: str, by_stage: list[int]) -> str:
     return "accepted" if chance <= RISK else "not_accepted"
 
 
-def test_draw_of_sample_audit_is_sealed_and_can_be_repeated(cli: Cli, audited: Audited) -> None:
+def test_sealed_sample_draw_is_reproduced_by_command_sampling_verify_and_documented_script(
+    cli: Cli, audited: Audited
+) -> None:
     """`sampling verify` and the script in docs/how-to/verify-a-sample.md repeat the draw.
 
     The commitment is also in its own bundle.
@@ -102,7 +104,7 @@ def test_draw_of_sample_audit_is_sealed_and_can_be_repeated(cli: Cli, audited: A
     assert STAGED in completed.stdout
 
 
-def test_audit_result_lists_exactly_the_deliberate_deviations_that_were_drawn(
+def test_audit_result_contains_exactly_the_deliberate_deviations_in_the_drawn_sample(
     cli: Cli, audited: Audited
 ) -> None:
     """The verdicts list exactly the drawn items that deviate, each with its attribute."""
@@ -207,7 +209,7 @@ def second_stage(
     return cli.json("run", "conclude_audit", **audited.environment)
 
 
-def test_second_stage_without_deviations_accepts_the_population(
+def test_population_is_accepted_if_the_second_sampling_stage_has_no_deviations(
     second_stage: dict[str, Any],
 ) -> None:
     """The deviation of the first stage remains a finding, but the run does not fail."""
@@ -220,7 +222,7 @@ def test_second_stage_without_deviations_accepts_the_population(
     assert codes == ["sampling.deviations"]
 
 
-def test_conclude_audit_passes_and_bundles_verify_after_corrective_actions(
+def test_conclude_audit_run_passes_without_findings_after_corrective_actions(
     cli: Cli, audited: Audited, second_stage: dict[str, Any]
 ) -> None:
     """No finding is open, no population is left to evaluate, and every bundle verifies."""

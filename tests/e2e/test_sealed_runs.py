@@ -41,7 +41,7 @@ print(json.dumps(runs))
 """
 
 
-def test_run_that_was_sealed_as_failed_still_fails_after_its_tasks_are_cleared(
+def test_cleared_run_fails_again_if_it_was_already_sealed_as_failed(
     cli: Cli, backed_up: dict[str, Any], tmp_path: Path
 ) -> None:
     """After the cause is fixed and all tasks are cleared, the step refuses to run.

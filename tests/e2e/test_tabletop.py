@@ -93,7 +93,9 @@ def drill(cli: Cli) -> Drill:
     return Drill(cli)
 
 
-def test_tabletop_drill_leaves_only_its_ledger_row_and_bundle(cli: Cli, drill: Drill) -> None:
+def test_tabletop_drill_adds_only_an_evidence_ledger_row_and_an_evidence_bundle(
+    cli: Cli, drill: Drill
+) -> None:
     """The drill leaves no incident, legal hold, notification, mail, object or database schema."""
     assert set(drill.run) == RUN_KEYS
     assert (drill.run["state"], drill.run["outcome"]) == ("success", "pass")
@@ -108,7 +110,9 @@ def test_tabletop_drill_leaves_only_its_ledger_row_and_bundle(cli: Cli, drill: D
     assert drill.files <= drill.files_after
 
 
-def test_bundle_of_tabletop_drill_is_sealed_and_its_controls_pass(cli: Cli, drill: Drill) -> None:
+def test_evidence_bundle_of_tabletop_drill_is_valid_and_all_its_steps_and_controls_pass(
+    cli: Cli, drill: Drill
+) -> None:
     """Every step of the drill and the control of the drill pass."""
     assert cli.json("verify", drill.run["bundle"])["verified"] is True
     result = json.loads((drill.bundle / "result.json").read_text())

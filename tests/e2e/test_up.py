@@ -43,7 +43,7 @@ def running(home: Path) -> list[psutil.Process]:
     return processes
 
 
-def test_sigterm_to_up_while_airflow_starts_stops_all_its_processes(home: Path) -> None:
+def test_sigterm_ends_all_processes_of_command_up_while_airflow_is_starting(home: Path) -> None:
     """After a cancelled job or a closed session, neither Airflow nor PostgreSQL keeps running."""
     environment = {**os.environ, "PARCELSEAL_HOME": str(home), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "include.cli", "up", "--once", "--customers", "50"]

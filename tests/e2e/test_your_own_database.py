@@ -121,7 +121,7 @@ def commands(cli: Cli, tmp_path: Path) -> Iterator[Path]:
         thread.join()
 
 
-def test_commands_of_the_tutorial_end_with_verified_evidence(
+def test_commands_of_the_tutorial_succeed_and_their_evidence_is_verified(
     cli: Cli, commands: Path, tmp_path: Path
 ) -> None:
     """Every command succeeds. Afterwards exactly the expired records are deleted.

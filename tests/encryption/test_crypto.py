@@ -52,7 +52,7 @@ def test_each_recipient_decrypts_the_message(
     assert size < 100 or clear[:64] not in message
 
 
-def test_message_cannot_be_decrypted_with_a_key_of_someone_who_is_no_recipient(
+def test_decryption_raises_content_refused_if_the_key_belongs_to_no_recipient(
     message: bytes, stranger: OpeningKey
 ):
     """The error names the reason and the key of the object."""
@@ -61,7 +61,7 @@ def test_message_cannot_be_decrypted_with_a_key_of_someone_who_is_no_recipient(
     assert "courier/x/database.dump.zst.enc" in refused.value.message
 
 
-def test_message_cannot_be_decrypted_with_another_key_that_has_the_id_of_a_recipient_key(
+def test_decryption_fails_if_another_key_has_the_id_of_a_recipient_key(
     message: bytes, operations: Holder, stranger: OpeningKey
 ):
     """The key id only selects the encrypted data key.
@@ -73,7 +73,7 @@ def test_message_cannot_be_decrypted_with_another_key_that_has_the_id_of_a_recip
         opened(message, liar)
 
 
-def test_partly_read_encrypted_message_can_be_discarded_without_a_warning(
+def test_discarding_a_partly_read_decryption_stream_prints_no_error(
     message: bytes, operations: Holder, stranger: OpeningKey, monkeypatch: pytest.MonkeyPatch
 ):
     """Since 3.13, Python prints an error in this case, which looked like a fault in logs."""
@@ -88,7 +88,9 @@ def test_partly_read_encrypted_message_can_be_discarded_without_a_warning(
     assert errors == []
 
 
-def test_message_with_more_data_keys_than_allowed_is_refused(operations: Holder):
+def test_decryption_raises_content_refused_if_message_has_more_data_keys_than_allowed(
+    operations: Holder,
+):
     """The decryption tries each encrypted data key of a message, so their number is limited."""
     public = operations.recipient.public_pem
 
@@ -113,7 +115,7 @@ def test_message_with_more_data_keys_than_allowed_is_refused(operations: Holder)
 
 @given(st.data())
 @settings(max_examples=300, deadline=None)
-def test_message_with_flipped_bit_is_refused(
+def test_decryption_raises_content_refused_if_a_bit_of_the_message_was_flipped(
     message: bytes, operations: Holder, data: st.DataObject
 ):
     """The bit may be in the header, the encrypted data keys, the frames or the tags."""
@@ -127,7 +129,9 @@ def test_message_with_flipped_bit_is_refused(
 
 @given(st.data())
 @settings(max_examples=150, deadline=None)
-def test_truncated_message_is_refused(message: bytes, offline: Holder, data: st.DataObject):
+def test_decryption_raises_content_refused_if_the_message_is_truncated(
+    message: bytes, offline: Holder, data: st.DataObject
+):
     """The message is truncated to any length, including zero and one byte less."""
     length = data.draw(
         st.one_of(st.integers(0, len(message) - 1), st.sampled_from([0, 1, len(message) - 1]))
@@ -136,7 +140,7 @@ def test_truncated_message_is_refused(message: bytes, offline: Holder, data: st.
         opened(message[:length], offline.opening)
 
 
-def test_message_with_reordered_dropped_or_foreign_frames_is_refused(
+def test_decryption_fails_if_frames_are_reordered_dropped_or_taken_from_another_message(
     recipients: list[Recipient], operations: Holder
 ):
     """A foreign frame comes from another message with the same recipients."""
@@ -172,7 +176,7 @@ def test_message_with_reordered_dropped_or_foreign_frames_is_refused(
         {"database": "courier", "restore_point": CONTEXT["restore_point"], "more": "x"},
     ],
 )
-def test_message_of_another_restore_point_is_refused(
+def test_decryption_fails_if_the_message_belongs_to_another_restore_point(
     message: bytes, operations: Holder, context: dict[str, str]
 ):
     """The key can decrypt the message, but its encryption context names another restore point."""
@@ -180,7 +184,7 @@ def test_message_of_another_restore_point_is_refused(
         opened(message, operations.opening, context)
 
 
-def test_decrypted_bytes_are_returned_only_after_authentication(
+def test_decryption_returns_no_bytes_of_a_message_frame_that_fails_authentication(
     recipients: list[Recipient], operations: Holder
 ):
     """If the second frame is damaged, only bytes of the first frame are returned."""
@@ -195,7 +199,9 @@ def test_decrypted_bytes_are_returned_only_after_authentication(
     assert clear.startswith(b"".join(received))
 
 
-def test_encryption_without_recipient_or_with_too_many_is_refused(operations: Holder):
+def test_encryption_raises_usage_error_if_there_is_no_recipient_or_too_many_recipients(
+    operations: Holder,
+):
     """Without a recipient, the message could never be decrypted. The format limits their number."""
     with pytest.raises(UsageError, match="No recipient"):
         encrypted(CLEAR, [])
@@ -208,7 +214,7 @@ def test_encryption_without_recipient_or_with_too_many_is_refused(operations: Ho
     assert opened(encrypted(CLEAR, [operations.recipient, *many[:-2]]), operations.opening) == CLEAR
 
 
-def test_encryption_accepts_same_key_under_two_names(operations: Holder):
+def test_encryption_succeeds_if_two_recipients_have_the_same_key(operations: Holder):
     """The preflight of a backup reports that the two recipients have only one key."""
     twice = [
         operations.recipient,
@@ -217,7 +223,9 @@ def test_encryption_accepts_same_key_under_two_names(operations: Holder):
     assert opened(encrypted(CLEAR, twice), operations.opening) == CLEAR
 
 
-def test_read_errors_of_the_store_are_not_reported_as_tampering(message: bytes, operations: Holder):
+def test_decryption_raises_connection_error_if_the_store_fails_while_the_message_is_read(
+    message: bytes, operations: Holder
+):
     """If the store fails while a message is read, this is not a security incident."""
 
     class Broken(io.BytesIO):

@@ -47,7 +47,7 @@ def opened(message: bytes, key: OpeningKey) -> bytes:
     return decrypting(io.BytesIO(message), key, CONTEXT, "x").read()
 
 
-def test_message_for_one_or_two_kms_keys_is_decrypted_by_each(client: Any):
+def test_message_for_one_or_two_kms_keys_can_be_decrypted_with_each_of_these_keys(client: Any):
     """A key that is not a recipient is refused."""
     first_key, second_key, other = (new_key(client) for _ in range(3))
     message = encrypted([recipient_from_kms("one", first_key, client)])
@@ -62,7 +62,7 @@ def test_message_for_one_or_two_kms_keys_is_decrypted_by_each(client: Any):
 
 
 @pytest.mark.parametrize("kms_first", [True, False])
-def test_message_for_kms_and_rsa_recipients_is_decrypted_by_each(
+def test_message_for_kms_and_rsa_recipients_can_be_decrypted_with_each_of_their_keys(
     client: Any, operations: Holder, offline: Holder, stranger: OpeningKey, kms_first: bool
 ):
     """The order of the recipients does not matter. Other keys are refused."""
@@ -78,7 +78,9 @@ def test_message_for_kms_and_rsa_recipients_is_decrypted_by_each(
         opened(message, OpeningKey(KMS_KIND, new_key(client), client=client))
 
 
-def test_unreachable_kms_is_not_reported_as_tampering(client: Any, operations: Holder):
+def test_encryption_and_decryption_raise_service_error_if_kms_is_unreachable(
+    client: Any, operations: Holder
+):
     """This applies to encryption and decryption. The error contains no secret of the connection."""
     arn = new_key(client)
     message = encrypted([recipient_from_kms("kms", arn, client)])

@@ -105,7 +105,7 @@ def kms(moto: MotoServer) -> Any:
 
 
 @pytest.mark.parametrize("name", ["operations", "offline"])
-def test_message_that_master_keys_encrypted_earlier_is_decrypted_by_each_recipient(
+def test_stored_message_that_was_encrypted_with_master_keys_is_decrypted_by_each_recipient_key(
     name: str, stranger: OpeningKey
 ):
     message = (FOLDER / "message.enc").read_bytes()

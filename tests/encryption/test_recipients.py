@@ -62,7 +62,9 @@ def test_public_key_without_certificate_never_expires(operations: Holder):
     assert count_distinct_keys([bare, operations.recipient]) == 1
 
 
-def test_key_id_equals_openssl_digest(operations: Holder, tmp_path: Path):
+def test_key_id_equals_the_openssl_sha256_digest_of_the_public_key(
+    operations: Holder, tmp_path: Path
+):
     """The id is the SHA-256 of the public key in DER form.
 
     Therefore, a holder can check the id without ParcelSeal.
@@ -76,7 +78,7 @@ def test_key_id_equals_openssl_digest(operations: Holder, tmp_path: Path):
     assert digest == operations.recipient.key_id
 
 
-def test_recipient_keys_other_than_rsa_of_3072_bits_are_refused():
+def test_recipient_key_that_is_not_rsa_or_has_less_than_3072_bits_raises_usage_error():
     """The data key of a message is encrypted with RSA-OAEP. Longer RSA keys are accepted."""
     curve = ec.generate_private_key(ec.SECP384R1())
     small = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -97,21 +99,25 @@ def test_recipient_keys_other_than_rsa_of_3072_bits_are_refused():
         b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
     ],
 )
-def test_invalid_key_is_refused_and_not_quoted(pem: bytes):
+def test_invalid_recipient_key_raises_usage_error_that_does_not_contain_the_key(pem: bytes):
     """The error has a single line, which names the recipient."""
     with pytest.raises(UsageError, match="Recipient escrow: the value is neither") as refused:
         recipient_from_pem("escrow", pem)
     assert "AAAA" not in str(refused.value)
 
 
-def test_private_key_is_refused_as_recipient(operations: Holder):
+def test_private_key_as_recipient_key_raises_usage_error_that_does_not_contain_the_key(
+    operations: Holder,
+):
     """The backup host must not store a private key. The error does not contain the key."""
     with pytest.raises(UsageError, match="neither a PEM certificate nor a PEM public key") as error:
         recipient_from_pem("operations", operations.private_pem)
     assert operations.private_pem.decode().splitlines()[1] not in str(error.value)
 
 
-def test_decryption_key_must_be_unencrypted_rsa_key(operations: Holder):
+def test_loading_decryption_key_raises_usage_error_unless_it_is_an_unencrypted_rsa_key(
+    operations: Holder,
+):
     """Cases: a key with a passphrase, a key that is not RSA, and no key.
 
     The error names the file.
@@ -130,7 +136,7 @@ def test_decryption_key_must_be_unencrypted_rsa_key(operations: Holder):
         opening_key_from_pem(curve, "a.key")
 
 
-def test_repr_does_not_show_private_key(operations: Holder):
+def test_repr_of_decryption_key_contains_no_private_key(operations: Holder):
     """Logs show objects by their repr."""
     shown = f"{operations.opening!r} {operations.opening}"
     assert "PRIVATE" not in shown

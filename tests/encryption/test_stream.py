@@ -52,7 +52,7 @@ def test_error_of_the_producer_is_raised_in_the_reader():
     assert not {"first", "second"} & names()
 
 
-def test_closing_the_reader_early_ends_endless_producer():
+def test_producer_thread_ends_if_its_reader_stops_early_or_fails():
     """If a reader stops early or fails, no producer may wait forever."""
 
     def endless() -> Iterator[bytes]:
@@ -99,7 +99,7 @@ def test_full_reader_returns_as_many_bytes_as_requested_until_the_end_of_the_str
     assert reader.read(5) == b""
 
 
-def test_pipe_returns_large_pieces_until_its_end_although_the_writes_are_small():
+def test_pipe_combines_many_small_writes_into_large_pieces():
     """The sizes of the writes do not matter. An empty pipe yields no piece."""
     content = os.urandom(3 * PIECE + 17)
     reading, writing = os.pipe()

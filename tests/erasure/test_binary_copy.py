@@ -10,7 +10,7 @@ from include.local.postgres import EmbeddedPostgres
 COPY = "COPY pg_temp.copied (number, name, key) FROM STDIN (FORMAT binary)"
 
 
-def test_postgresql_reads_the_rows_that_copy_stream_encodes_unchanged(postgres: EmbeddedPostgres):
+def test_rows_that_copy_stream_encodes_are_read_unchanged_by_postgresql(postgres: EmbeddedPostgres):
     """The rows have numbers, texts, bytes and empty values. A stream without rows works too."""
     rows = [(1, "\u5305\u88f9", bytes(range(256))), (2**62, "", b""), (-1, "a\tb\n", b"\xff\xff")]
     with psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as connection:

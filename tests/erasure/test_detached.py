@@ -56,7 +56,7 @@ def replay_detaching(copy: psycopg.Connection, state: Engine, *fields: str) -> R
     return replay(copy, "courier", TABLES, state, KEYS, ReplayRules(detached=detached), NOW)
 
 
-def test_replay_sets_detached_reference_to_null_and_erases_record(
+def test_replay_sets_configured_foreign_key_columns_to_null_and_erases_the_record(
     copy: psycopg.Connection, tables: Engine
 ) -> None:
     """The replay changes no other reference and no other record."""
@@ -81,7 +81,7 @@ def test_replay_sets_only_the_configured_foreign_key_column_to_null(
 
 
 @pytest.mark.parametrize("fields", [(), ("complaint.other",), ("unmapped.parcel",)])
-def test_replay_fails_and_changes_nothing_if_reference_is_not_detached(
+def test_replay_fails_and_changes_nothing_if_the_foreign_key_column_is_not_configured(
     copy: psycopg.Connection, tables: Engine, fields: tuple[str, ...]
 ) -> None:
     before = copy.execute(COMPLAINTS).fetchall()
@@ -91,7 +91,7 @@ def test_replay_fails_and_changes_nothing_if_reference_is_not_detached(
     assert copy.execute("SELECT count(*) FROM parcel").fetchone() == (8,)
 
 
-def test_replay_error_has_no_values_if_a_detached_column_does_not_allow_null(
+def test_replay_raises_service_error_if_a_configured_foreign_key_column_does_not_allow_null(
     copy: psycopg.Connection, tables: Engine
 ) -> None:
     copy.execute("INSERT INTO seal VALUES (1, 2, 2)")
@@ -101,7 +101,7 @@ def test_replay_error_has_no_values_if_a_detached_column_does_not_allow_null(
     assert copy.execute("SELECT count(*) FROM parcel").fetchone() == (8,)
 
 
-def test_replay_erases_records_if_copy_has_no_referring_table(
+def test_replay_erases_records_if_the_restored_copy_lacks_the_table_with_the_foreign_key(
     copy: psycopg.Connection, tables: Engine
 ) -> None:
     """A backup has no table that is newer than the backup, so it has no reference of that table."""
@@ -110,7 +110,7 @@ def test_replay_erases_records_if_copy_has_no_referring_table(
     assert replay_detaching(copy, tables, "complaint.parcel").remaining == 0
 
 
-def test_detached_fields_returns_columns_of_shipped_pack_by_referenced_collection() -> None:
+def test_detached_fields_returns_foreign_key_columns_by_referenced_table() -> None:
     assert detached_fields(load_pack(SHIPPED).retention) == {
         "waybill": ("complaint.waybill_id", "complaint.waybill_created_at"),
         "address": ("customer.default_address_id",),

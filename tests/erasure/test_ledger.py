@@ -117,7 +117,7 @@ def test_key_rotation_keeps_ledger_entries_of_old_key(ledger: Connection):
     ("keys", "current"),
     [({}, "1"), ({"1": OLD}, "2"), ({"1": b"short"}, "1"), ({"1": OLD, "2": b"x" * 31}, "1")],
 )
-def test_erasure_keys_refuse_short_secret_or_missing_current_key(
+def test_erasure_keys_raise_usage_error_if_a_secret_is_too_short_or_current_key_is_missing(
     keys: dict[str, bytes], current: str
 ):
     with pytest.raises(UsageError, match="32 bytes"):
@@ -179,7 +179,7 @@ def test_withdraw_batch_deletes_entries_unless_batch_is_settled(ledger: Connecti
     assert count(ledger, "courier") == 1
 
 
-def test_open_batch_moves_entries_from_open_batches_and_not_from_settled_batches(
+def test_new_batch_takes_over_entries_of_open_batches_and_not_of_settled_batches(
     ledger: Connection,
 ):
     """If a record of an open batch still exists, the transaction of that batch did not commit."""
@@ -195,7 +195,7 @@ def test_open_batch_moves_entries_from_open_batches_and_not_from_settled_batches
     assert sorted(map(tuple, rows)) == [(first, 1), (last, 2)]
 
 
-def test_open_batch_stores_new_keys_if_the_ledger_already_has_one_of_the_keys(ledger: Connection):
+def test_new_batch_stores_all_keys_that_the_ledger_does_not_have_yet(ledger: Connection):
     first = enter_open_batch(ledger, [["150"]])
     settle_batches(ledger, [first], LATER)
     ledger.commit()
@@ -214,7 +214,7 @@ BATCHES = st.tuples(*[st.sampled_from(NAMES)] * 4, st.booleans(), st.integers(1,
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batches=st.lists(BATCHES, max_size=6))
-def test_ledger_counts_are_limited_to_the_requested_database_and_run(
+def test_ledger_queries_count_only_entries_of_the_requested_database_and_run(
     ledger: Connection, batches: list[tuple[str, str, str, str, bool, int]]
 ) -> None:
     expected: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
@@ -250,7 +250,7 @@ def test_ledger_counts_are_limited_to_the_requested_database_and_run(
     ledger.rollback()
 
 
-def test_count_missing_entries_counts_entry_that_was_moved_to_another_batch(
+def test_count_missing_entries_returns_one_if_an_entry_was_moved_to_another_batch(
     ledger: Connection,
 ) -> None:
     """An extra entry of one batch does not compensate for the missing entry of another batch."""
@@ -294,14 +294,14 @@ def test_digests_of_different_records_differ(
     assert len(digests) == 2
 
 
-def test_composite_keys_with_equal_joined_text_but_other_columns_have_different_digests():
+def test_composite_keys_with_the_same_concatenated_text_have_different_digests():
     """The keys ("a", "bc") and ("ab", "c") have different digests."""
     parts = [["a", "bc"], ["ab", "c"], ["abc"], ["abc", ""], ["", "abc"], ['a", "bc']]
     digests = [KEYS.digest("1", "d", "c", part) for part in parts]
     assert all(first != second for first, second in itertools.combinations(digests, 2))
 
 
-def test_computing_many_digests_gives_other_processes_a_turn_at_regular_intervals(
+def test_computing_many_digests_calls_sched_yield_at_regular_intervals(
     monkeypatch: pytest.MonkeyPatch,
 ):
     """Computing thousands of digests without a pause would block a core for other processes."""

@@ -170,7 +170,7 @@ def test_sql_mask_equals_python_mask_and_does_not_change_masked_values(
 
 @given(values=TEXTS)
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_mask_hides_all_but_first_character_of_name_six_phone_digits_and_room_number(
+def test_masks_show_at_most_one_character_of_a_name_and_five_digits_of_a_phone_number(
     anywhere: psycopg.Connection, values: list[str]
 ):
     """A mask hides all of a name except its first character.
@@ -352,7 +352,7 @@ def test_needs_masking_is_true_for_masked_values_if_masking_time_is_missing(
 
 
 @pytest.mark.parametrize(("kind", "column"), [("erase", "born"), ("phone", "number")])
-def test_mask_assignments_refuse_unsuitable_column_and_the_error_contains_its_name(
+def test_mask_assignments_raise_usage_error_with_column_name_if_the_column_cannot_be_masked(
     conn: psycopg.Connection, kind: MaskKind, column: str
 ):
     conn.execute("CREATE TABLE t (born date NOT NULL, number bigint)")
@@ -360,7 +360,7 @@ def test_mask_assignments_refuse_unsuitable_column_and_the_error_contains_its_na
         mask_assignments(Mask({column: kind}), read_column_shapes(conn, T), sql.SQL("now()"))
 
 
-def test_masks_of_returns_only_record_classes_whose_action_is_mask():
+def test_function_masks_of_returns_only_record_classes_whose_action_is_mask():
     common = {"collection": "c", "clock": "at", "period": "P1D", "basis": "business"}
     rules = [
         RetentionRule.model_validate({"class": "a", "action": "delete", **common}),

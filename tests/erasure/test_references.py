@@ -78,7 +78,7 @@ def test_replay_compares_references_with_operator_and_collation_of_the_foreign_k
 
 
 @pytest.mark.parametrize(("tables", "key"), [(COLLATED, "a"), (ANY_CASE, "1")])
-def test_replay_detects_cascades_with_operator_and_collation_of_the_foreign_key(
+def test_replay_detects_delete_cascades_by_the_operator_and_collation_of_the_foreign_key(
     copy: psycopg.Connection, ledger_state: Engine, empty_ledger: None, tables: str, key: str
 ) -> None:
     """An undetected cascade would delete a record that was never erased."""
@@ -91,7 +91,7 @@ def test_replay_detects_cascades_with_operator_and_collation_of_the_foreign_key(
     assert (rows(copy), len(rows(copy, "t"))) == (before[1:], 1)
 
 
-def test_replay_keeps_reference_if_the_erased_record_with_this_key_is_in_another_partition(
+def test_replay_keeps_reference_to_a_partition_if_the_erased_record_is_in_another_partition(
     copy: psycopg.Connection, ledger_state: Engine, empty_ledger: None
 ) -> None:
     copy.execute("""

@@ -64,7 +64,7 @@ def left(copy: psycopg.Connection, table: str = "t") -> list[Any]:
     return [row[0] for row in rows]
 
 
-def test_replay_erases_records_of_ledger_and_commits(
+def test_replay_erases_records_of_the_erasure_ledger_and_commits_the_transaction(
     copy: psycopg.Connection, replayed: Callable[..., ReplayResult]
 ):
     """Records that do not exist in the copy are not counted as replayed."""
@@ -117,7 +117,7 @@ def test_replay_fails_and_changes_nothing_if_unerased_record_refers_to_erased_re
     assert replayed(with_referring).remaining == 0
 
 
-def test_replay_sets_references_with_on_delete_set_null_to_null_if_it_erases_the_record(
+def test_foreign_key_with_on_delete_set_null_is_null_after_replay_erases_the_record(
     copy: psycopg.Connection, replayed: Callable[..., ReplayResult]
 ):
     copy.execute(
@@ -154,7 +154,7 @@ def test_replay_fails_if_cascade_would_delete_unerased_record(
     assert (left(copy), left(copy, "c"), left(copy, "d")) == ([3, 4], [3, 4], [])
 
 
-def test_replay_detects_cascades_between_partitions(
+def test_replay_fails_if_a_cascade_between_partitions_would_delete_a_record_that_was_not_erased(
     copy: psycopg.Connection, replayed: Callable[..., ReplayResult]
 ):
     """The foreign key is defined on the partitioned table or on a single partition."""
@@ -178,7 +178,7 @@ def test_replay_detects_cascades_between_partitions(
     assert (left(copy), left(copy, "c"), left(copy, "s")) == ([1, 3], [1], [])
 
 
-def test_replay_matches_composite_keys_in_order_of_primary_key(
+def test_replay_erases_records_by_composite_keys_in_the_column_order_of_the_primary_key(
     copy: psycopg.Connection, replayed: Callable[..., ReplayResult]
 ):
     """The order of the columns in the table does not matter.
@@ -219,7 +219,7 @@ def test_replay_matches_composite_keys_in_order_of_primary_key(
         ("inet", "10.0.0.1", "10.0.0.1/32"),
     ],
 )
-def test_replay_matches_keys_of_every_type_regardless_of_session_settings(
+def test_replay_erases_records_with_any_primary_key_type_under_any_session_settings(
     copy: psycopg.Connection, replayed: Callable[..., ReplayResult], kind: str, value: str, key: str
 ):
     copy.execute(f"CREATE TABLE t (id {kind} PRIMARY KEY); INSERT INTO t VALUES ('{value}')")
@@ -248,7 +248,7 @@ def test_replay_erases_rows_in_all_partitions(
     assert (result.replayed, result.remaining, left(copy)) == (2, 0, [2])
 
 
-def test_replay_after_key_rotation_matches_entries_of_old_and_new_hmac_keys(
+def test_replay_after_key_rotation_erases_records_of_the_old_and_the_new_hmac_key(
     copy: psycopg.Connection, ledger_state: Engine, replayed: Callable[..., ReplayResult]
 ):
     """If the old key is missing, the replay raises an error before any change."""
@@ -264,7 +264,7 @@ def test_replay_after_key_rotation_matches_entries_of_old_and_new_hmac_keys(
     assert left(copy) == [3]
 
 
-def test_replay_fails_for_unmapped_collection_or_table_without_primary_key(
+def test_replay_fails_if_a_table_has_no_data_map_or_no_primary_key(
     copy: psycopg.Connection, ledger_state: Engine, replayed: Callable[..., ReplayResult]
 ):
     copy.execute("CREATE TABLE t (id int); INSERT INTO t VALUES (1)")
@@ -326,7 +326,7 @@ def test_replay_fails_if_row_security_hides_rows(
 MASK = Mask({"name": "name", "phone": "phone"}, "masked_at")
 
 
-def test_replay_masks_unmasked_records_again(
+def test_replay_masks_records_again_that_are_unmasked_in_the_restored_copy(
     copy: psycopg.Connection, ledger_state: Engine, replayed: Callable[..., ReplayResult]
 ):
     """A record that was first masked and later deleted is deleted again."""

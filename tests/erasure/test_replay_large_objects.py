@@ -50,7 +50,7 @@ def test_replay_deletes_large_objects_of_erased_records(
     assert rows(copy, "SELECT count(*) FROM pg_largeobject_metadata") == [(before - 1,)]
 
 
-def test_replay_suspends_a_trigger_function_of_the_application_named_lo_manage(
+def test_replay_does_not_fire_an_application_trigger_whose_function_is_named_lo_manage(
     copy: psycopg.Connection, state: Engine
 ) -> None:
     """Only the function lo_manage of the extension lo may fire during a replay."""
@@ -134,7 +134,7 @@ def take_large_objects(copy: psycopg.Connection) -> set[object]:
 
 
 @pytest.mark.parametrize("reference", REFERRING)
-def test_replay_keeps_large_objects_to_which_a_column_of_any_type_refers(
+def test_replay_keeps_large_objects_to_which_another_record_refers_in_a_column_of_any_type(
     copy: psycopg.Connection, state: Engine, reference: str
 ) -> None:
     """The references are in domains of domains, arrays, composite types, and views."""

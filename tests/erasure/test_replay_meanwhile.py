@@ -79,7 +79,7 @@ def enter_during(
     monkeypatch.setattr(module, name, step)
 
 
-def test_second_replay_step_matches_only_batches_that_were_added_during_first_step(
+def test_replay_reads_again_only_the_tables_of_ledger_batches_that_were_added_meanwhile(
     copy: psycopg.Connection,
     state: Engine,
     monkeypatch: pytest.MonkeyPatch,
@@ -107,7 +107,7 @@ def test_second_replay_step_matches_only_batches_that_were_added_during_first_st
     assert rows(copy, "SELECT customer_id FROM customer") == [(1,)]
 
 
-def test_replay_searches_again_only_for_keys_of_collections_with_new_erasures_or_matches(
+def test_second_search_of_replay_omits_tables_without_new_erasures_or_matching_rows(
     copy: psycopg.Connection,
     state: Engine,
     monkeypatch: pytest.MonkeyPatch,
@@ -131,7 +131,7 @@ def test_replay_searches_again_only_for_keys_of_collections_with_new_erasures_or
     assert calls["searched"] == [["customer"], ["t"], ["customer"], ["waybill"]]
 
 
-def test_replay_searches_again_for_keys_that_its_earlier_steps_erased(
+def test_second_search_of_replay_includes_keys_that_were_erased_before_the_first_search(
     copy: psycopg.Connection, state: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The search finds a row with one column of a composite key that the first step erased."""

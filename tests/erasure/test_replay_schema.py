@@ -72,7 +72,7 @@ def test_replay_refreshes_views_in_dependency_order(
     ]
 
 
-def test_replay_shows_masked_values_in_materialized_views(
+def test_materialized_views_contain_masked_values_after_replay(
     copy: psycopg.Connection, state: Engine
 ) -> None:
     copy.execute(CUSTOMERS + "CREATE MATERIALIZED VIEW names AS SELECT name FROM customer")
@@ -151,7 +151,9 @@ def test_replay_fires_no_trigger_and_restores_trigger_states(
         "ON UPDATE TO customer DO INSTEAD NOTHING",
     ],
 )
-def test_replay_suspends_rules(copy: psycopg.Connection, state: Engine, rule: str) -> None:
+def test_replay_ignores_postgresql_rewrite_rules_and_enables_them_again_afterwards(
+    copy: psycopg.Connection, state: Engine, rule: str
+) -> None:
     """A rule could keep or copy records during the replay.
 
     After the replay the rules are enabled again.
@@ -168,7 +170,9 @@ def test_replay_suspends_rules(copy: psycopg.Connection, state: Engine, rule: st
     assert rows(copy, f"{states} ORDER BY 1") == [("a", "A"), ("r", "O")]
 
 
-def test_replay_suspends_event_triggers(copy: psycopg.Connection, state: Engine) -> None:
+def test_replay_fires_no_event_trigger_and_leaves_its_state_unchanged(
+    copy: psycopg.Connection, state: Engine
+) -> None:
     """An event trigger that forbids changes of the schema would stop the replay."""
     copy.execute(
         CUSTOMERS
@@ -320,7 +324,7 @@ RELATIONS_WITH_KEYS = {
 
 
 @pytest.mark.parametrize("name", RELATIONS_WITH_KEYS)
-def test_search_counts_rows_of_each_relation_that_contain_an_erased_key(
+def test_search_returns_the_number_of_rows_with_an_erased_key_for_each_relation(
     copy: psycopg.Connection, state: Engine, name: str
 ) -> None:
     """Keys are found even if the copy lacks the record: customer 9 was erased before the backup."""
@@ -390,7 +394,7 @@ def test_search_reads_column_id_only_in_relations_whose_name_contains_the_table_
     }
 
 
-def test_search_counts_rows_that_contain_only_one_column_of_an_erased_composite_key(
+def test_search_result_includes_rows_with_a_single_column_of_an_erased_composite_key(
     copy: psycopg.Connection, state: Engine
 ) -> None:
     """A row is not counted if a remaining record has the same value in this column of its key."""

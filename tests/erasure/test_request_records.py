@@ -97,7 +97,7 @@ def named_record(
     return NamedRecord(1, record_class or name, collection, namer.name(key), "by")
 
 
-def test_record_reader_finds_keys_stored_as_text_or_as_digest_under_any_hmac_key(
+def test_record_reader_returns_keys_of_records_stored_as_text_or_as_hmac_digest(
     reader: RecordReader,
 ) -> None:
     """A digest that matches no record is left out."""
@@ -124,7 +124,7 @@ def test_record_reader_finds_keys_stored_as_text_or_as_digest_under_any_hmac_key
     }
 
 
-def test_record_reader_does_not_treat_a_composite_key_beginning_with_hmac_as_digest(
+def test_record_reader_reads_a_composite_key_that_begins_with_hmac_as_plain_text(
     copy: psycopg.Connection[Any],
 ) -> None:
     fields = {name: PLAIN.model_copy(update={"name": name}) for name in COLUMNS["line"]}
@@ -150,7 +150,7 @@ def test_record_reader_fails_if_hmac_key_of_digest_is_missing(reader: RecordRead
         ("statistics", {"order", "invoice"}),
     ],
 )
-def test_record_of_a_renamed_class_is_returned_in_each_class_erased_on_request(
+def test_record_of_a_renamed_record_class_is_returned_in_all_classes_that_are_erased_on_request(
     reader: RecordReader, record_class: str, classes: set[str]
 ) -> None:
     record = named_record("orders", "7", record_class=record_class)
@@ -159,7 +159,7 @@ def test_record_of_a_renamed_class_is_returned_in_each_class_erased_on_request(
     assert not reader.is_erased_on_request(replace(record, collection="unknown"))
 
 
-def test_deleted_records_returns_stored_records_that_no_longer_exist_in_any_record_class(
+def test_function_deleted_records_returns_stored_records_that_no_record_class_contains_any_more(
     reader: RecordReader,
 ) -> None:
     """Records of a collection that is not erased on request are left out."""
@@ -177,7 +177,7 @@ def test_deleted_records_returns_stored_records_that_no_longer_exist_in_any_reco
     ]
 
 
-def test_store_records_stores_records_of_open_requests_only(ledger: Connection) -> None:
+def test_store_records_ignores_records_of_closed_erasure_requests(ledger: Connection) -> None:
     """Storing a record again changes nothing, and deleting one record keeps the other records."""
     common = {"database": "courier", "reference": "R", "received_on": START.date()}
     first, second = (

@@ -51,7 +51,9 @@ def test_erasure_request_is_due_thirty_days_after_receipt(conn: Connection) -> N
     assert open_requests(conn, "partners") == []
 
 
-def test_add_returns_open_request_of_same_subject(conn: Connection) -> None:
+def test_adding_a_second_erasure_request_for_a_data_subject_returns_the_open_request(
+    conn: Connection,
+) -> None:
     """The first due date is kept, even if the second request has the prefix of the database."""
     first = add_request(conn, received_on=TODAY - timedelta(days=9))
     assert add_request(conn, reference="R-2") == first
@@ -64,7 +66,9 @@ def test_add_returns_open_request_of_same_subject(conn: Connection) -> None:
     assert (again.reference, again.received_on) == ("R-2", TODAY)
 
 
-def test_add_removes_database_prefix_only_once(conn: Connection) -> None:
+def test_adding_an_erasure_request_removes_the_database_prefix_of_the_key_only_once(
+    conn: Connection,
+) -> None:
     request = add_request(conn, "courier/courier/12")
     assert request.subject == "courier/12"
     assert add_request(conn, "courier/courier/12") == request
@@ -109,7 +113,7 @@ def test_closing_a_closed_or_unknown_request_fails_and_changes_no_request(conn: 
 
 @pytest.mark.parametrize("field", ["subject", "reference", "entered_by"])
 @pytest.mark.parametrize("text", ["  ", "138 0013 8000", "53010219900307123X"])
-def test_add_refuses_empty_text_or_phone_or_id_number_without_quoting_it(
+def test_adding_a_request_raises_usage_error_if_a_text_is_empty_or_a_phone_or_id_number(
     conn: Connection, field: str, text: str
 ) -> None:
     with pytest.raises(UsageError) as refused:
@@ -118,7 +122,7 @@ def test_add_refuses_empty_text_or_phone_or_id_number_without_quoting_it(
     assert all_requests(conn) == []
 
 
-def test_add_accepts_a_key_like_a_phone_number_only_with_a_database_prefix(
+def test_key_that_looks_like_a_phone_number_is_accepted_only_with_a_database_prefix(
     conn: Connection,
 ) -> None:
     with pytest.raises(UsageError, match="looks like"):
@@ -129,7 +133,7 @@ def test_add_accepts_a_key_like_a_phone_number_only_with_a_database_prefix(
 
 
 @pytest.mark.parametrize("text", ["", "13800138000 called"])
-def test_withdraw_refuses_empty_text_or_phone_number_and_keeps_request_open(
+def test_withdrawing_a_request_raises_usage_error_if_a_text_is_empty_or_has_a_phone_number(
     conn: Connection, text: str
 ) -> None:
     request = add_request(conn)
@@ -139,7 +143,9 @@ def test_withdraw_refuses_empty_text_or_phone_number_and_keeps_request_open(
     assert open_requests(conn, "courier") == [request]
 
 
-def test_add_refuses_day_of_receipt_in_future(conn: Connection) -> None:
+def test_adding_a_request_raises_usage_error_if_its_day_of_receipt_is_in_the_future(
+    conn: Connection,
+) -> None:
     """A day that has already begun in any timezone is accepted."""
     latest = (START + timedelta(hours=14)).date()
     assert add_request(conn, received_on=latest).received_on == latest

@@ -140,7 +140,7 @@ def erase_and_kill(target: LedgerAndRecords, postgres: EmbeddedPostgres) -> Call
 
 @pytest.mark.fault
 @pytest.mark.parametrize(("stage", "entries", "records"), [("intended", 0, 5), ("committed", 3, 2)])
-def test_resolve_after_killed_process_keeps_only_entries_of_records_that_were_deleted(
+def test_resolve_keeps_only_ledger_entries_of_deleted_records_after_the_erasing_process_was_killed(
     target: LedgerAndRecords,
     erase_and_kill: Callable[[str], None],
     stage: str,
@@ -155,7 +155,9 @@ def test_resolve_after_killed_process_keeps_only_entries_of_records_that_were_de
     assert target.entries() == entries
 
 
-def test_resolve_waits_for_transaction_in_progress_and_then_fails(target: LedgerAndRecords):
+def test_resolve_raises_service_error_if_the_transaction_of_a_batch_is_still_active(
+    target: LedgerAndRecords,
+):
     """After the session of the transaction has ended, its batch can be resolved."""
     with psycopg.connect(target.conninfo) as other:
         server = server_of(other)
@@ -201,7 +203,7 @@ def test_resolve_searches_records_if_postgresql_no_longer_knows_the_transaction(
     assert (target.entries(), target.records()) == (2, 3)
 
 
-def test_resolve_withdraws_batch_whose_records_all_exist(target: LedgerAndRecords):
+def test_resolve_deletes_an_open_batch_if_all_its_records_still_exist(target: LedgerAndRecords):
     target.enter(1, 2, transaction="77", server="another")
     target.resolve()
     assert target.entries() == 0
@@ -235,7 +237,7 @@ def test_resolve_searches_table_once_for_all_batches_of_a_record_class(
     assert records == {batches[0]: 2, batches[2]: 1, masked: 1}
 
 
-def test_resolve_withdraws_entries_of_existing_record_under_both_hmac_keys(
+def test_resolve_deletes_entries_of_an_existing_record_under_the_old_and_the_new_hmac_key(
     target: LedgerAndRecords,
 ):
     """Two runs were killed, one before and one after the rotation of the HMAC key."""
@@ -259,7 +261,7 @@ def test_resolve_keeps_settled_entry_although_record_exists_again(target: Ledger
     assert target.entries() == 1
 
 
-def test_resolve_withdraws_entries_of_unmasked_records(target: LedgerAndRecords):
+def test_resolve_deletes_ledger_entries_of_records_that_are_not_masked(target: LedgerAndRecords):
     """If the record class has no mask, its entries are kept."""
     target.conn.execute("UPDATE t SET name = '王**' WHERE id = 1")
     target.conn.commit()
@@ -282,14 +284,16 @@ def test_resolve_settles_batch_of_dropped_table(target: LedgerAndRecords):
     assert target.entries() == 1
 
 
-def test_database_error_during_resolve_contains_no_values_of_records(target: LedgerAndRecords):
+def test_resolve_raises_service_error_if_the_database_connection_is_closed(
+    target: LedgerAndRecords,
+):
     target.enter(1, transaction="77", server="another")
     target.conn.close()
     with pytest.raises(ServiceError, match="courier were erased"):
         target.resolve()
 
 
-def test_server_of_is_equal_only_for_the_same_database_of_the_same_server(
+def test_function_server_of_returns_equal_values_only_for_connections_to_the_same_database(
     target: LedgerAndRecords, postgres: EmbeddedPostgres
 ):
     here = server_of(target.conn)

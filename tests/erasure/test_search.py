@@ -24,7 +24,7 @@ INSERT INTO waybill SELECT n, '2026-01-01' FROM generate_series(1, 4) n;
 ERASED = {"waybill": [["1", "2026-01-01"], ["2", "2026-01-01"]]}
 
 
-def test_search_counts_rows_with_one_column_of_composite_key_once_in_partitioned_table(
+def test_row_with_part_of_a_composite_key_in_a_partitioned_table_is_counted_once(
     copy: psycopg.Connection, state: Engine
 ) -> None:
     """The search reads the partitioned table, and does not read its partitions again."""
@@ -41,7 +41,7 @@ def test_search_counts_rows_with_one_column_of_composite_key_once_in_partitioned
     assert replayed(copy, state).rows_with_erased_keys == {"public.a_track": 1, "public.label": 2}
 
 
-def test_search_ignores_columns_of_composite_keys_in_tables_with_retention_rule(
+def test_search_ignores_single_columns_of_composite_keys_in_tables_with_a_retention_rule(
     copy: psycopg.Connection, state: Engine
 ) -> None:
     copy.execute(
@@ -54,7 +54,7 @@ def test_search_ignores_columns_of_composite_keys_in_tables_with_retention_rule(
     assert replayed(copy, state, rules).rows_with_erased_keys == {"public.label": 1}
 
 
-def test_search_counts_rows_of_a_partitioned_collection_once(
+def test_row_with_an_erased_key_in_its_own_partitioned_table_is_counted_once(
     copy: psycopg.Connection, state: Engine
 ) -> None:
     copy.execute("""

@@ -34,7 +34,7 @@ SCHEMA = (
 
 
 @pytest.mark.parametrize("role", ["superuser", "owner"])
-def test_replay_renews_statistics_of_changed_relations(
+def test_planner_statistics_of_changed_tables_contain_no_erased_or_unmasked_values_after_replay(
     copy: psycopg.Connection, state: Engine, role: str
 ) -> None:
     """The relations include empty tables, partitions, expression indexes and views."""
@@ -58,7 +58,7 @@ def test_replay_renews_statistics_of_changed_relations(
         copy.commit()
 
 
-def test_replay_clears_statistics_with_erased_values_even_if_the_copy_lacks_the_records(
+def test_replay_removes_erased_values_from_planner_statistics_even_if_copy_lacks_the_records(
     copy: psycopg.Connection, state: Engine
 ) -> None:
     """The statistics of a backup may be older than its records, and contain erased values."""

@@ -9,7 +9,7 @@ from include.erasure.tables import TableName, primary_key_types
 
 
 @pytest.mark.parametrize("path", ["public", "shop, pg_catalog", "pg_catalog"])
-def test_primary_key_types_do_not_depend_on_search_path(
+def test_function_primary_key_types_returns_the_same_types_under_each_search_path(
     copy: psycopg.Connection, path: str
 ) -> None:
     """An execution sets the search path to the schemas of the data map.

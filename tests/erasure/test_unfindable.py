@@ -23,7 +23,7 @@ def replayed(copy: psycopg.Connection, state: Engine) -> ReplayResult:
     return replay(copy, "courier", tables, state, KEYS, ReplayRules(), NOW)
 
 
-def test_replay_reports_table_that_is_missing_in_copy(
+def test_replay_result_contains_the_table_that_is_missing_in_the_restored_copy(
     copy: psycopg.Connection, ledger_state: Engine, empty_ledger: None
 ):
     """The table may be newer than the copy, or had another name at the time of the backup."""
@@ -45,7 +45,7 @@ def test_replay_reports_table_that_is_missing_in_copy(
         ("at", "timestamp with time zone", 1),
     ],
 )
-def test_replay_reports_entries_with_other_primary_key_types(
+def test_replay_reports_ledger_entries_as_unsearchable_if_primary_key_types_differ(
     copy: psycopg.Connection,
     ledger_state: Engine,
     empty_ledger: None,

@@ -83,7 +83,7 @@ SELECT setval('plain_refreshed', 100), setval('refreshed', 100)
     [("nextval('public.refreshed') * 0", 2), ("nextval('public.refreshed')", 3)],
     ids=["settled", "always another"],
 )
-def test_refresh_repeats_views_with_functions_until_their_rows_no_longer_change(
+def test_materialized_view_with_a_function_is_refreshed_until_its_rows_no_longer_change(
     copy: psycopg.Connection, value: str, times: int
 ) -> None:
     """A view whose content always changes is refreshed once for each view that may depend on it."""

@@ -134,7 +134,9 @@ def test_seal_commits_open_transaction_of_connection(evidence: Evidence) -> None
         "\u8def" * 70, "a/" * 200 + "b", ".x.lock.json", "report.en.html/x",
     ],
 )  # fmt: skip
-def test_seal_refuses_file_names_that_sha256sum_would_escape(evidence: Evidence, name: str) -> None:
+def test_seal_raises_usage_error_if_a_file_name_would_be_escaped_by_sha256sum(
+    evidence: Evidence, name: str
+) -> None:
     """The seal refuses the name before it writes anything, and the message contains the name."""
     with pytest.raises(UsageError, match="evidence file name"):
         evidence.seal(files={"report.en.html": b"", name: b""})
@@ -155,7 +157,7 @@ def test_seal_refuses_file_names_that_sha256sum_would_escape(evidence: Evidence,
     ],
 )
 @pytest.mark.parametrize("next_run", ["same", "another"])
-def test_seal_killed_at_any_step_leaves_intact_chain(
+def test_chain_of_bundles_is_valid_after_a_seal_was_killed_at_any_step(
     evidence: Evidence, step: str, next_run: str
 ) -> None:
     """A retry of the run, or the seal of another run, then leaves a single, complete chain."""
@@ -192,7 +194,7 @@ def test_seal_killed_at_any_step_leaves_intact_chain(
 
 
 @pytest.mark.fault
-def test_bundle_changed_before_its_signature_is_stored_is_never_signed(
+def test_later_seals_do_not_sign_a_bundle_that_was_changed_before_its_signature_was_stored(
     evidence: Evidence,
 ) -> None:
     """If SHA256SUMS of a killed seal is replaced, no later seal stores the signature for it."""
@@ -207,7 +209,7 @@ def test_bundle_changed_before_its_signature_is_stored_is_never_signed(
 
 
 @pytest.mark.fault
-def test_concurrent_seals_keep_a_single_chain(evidence: Evidence) -> None:
+def test_concurrent_seals_create_a_single_chain_of_bundles(evidence: Evidence) -> None:
     """This also holds if two processes seal the same run."""
     runs = [(1, "a"), (1, "b"), (2, "a"), (1, "a")]
     children = [SealingProcess(evidence, number, dag) for number, dag in runs]
@@ -231,7 +233,9 @@ def test_all_objects_of_sealed_bundle_are_locked(evidence: Evidence) -> None:
     assert evidence.verify().verified
 
 
-def test_locked_files_of_killed_seal_are_listed_in_bundle(evidence: Evidence) -> None:
+def test_sha256sums_of_the_next_seal_contains_the_locked_file_of_a_killed_seal(
+    evidence: Evidence,
+) -> None:
     """The bucket's default lock protects such a file, so the next seal lists it."""
     folder = "backup_offsite/2026/11/manual__2026-11-25T141019.123456Z"
     until = datetime.now(UTC) + timedelta(days=1)  # noqa: TID251 - the store's own clock decides
@@ -241,7 +245,9 @@ def test_locked_files_of_killed_seal_are_listed_in_bundle(evidence: Evidence) ->
     assert evidence.verify().verified
 
 
-def test_seal_with_empty_ledger_continues_chain_in_evidence_store(chain: Evidence) -> None:
+def test_seal_restores_ledger_rows_from_the_evidence_store_if_the_ledger_is_empty(
+    chain: Evidence,
+) -> None:
     before = ledger.rows(chain.conn)
     chain.tamper(evidence_ledger.delete())
     assert not chain.verify().verified
@@ -261,7 +267,9 @@ def test_recovery_adds_ledger_rows_after_older_state_database_was_restored(chain
     assert chain.verify().verified
 
 
-def test_seal_of_a_run_whose_row_was_deleted_returns_its_first_bundle(chain: Evidence) -> None:
+def test_sealing_a_run_again_after_its_ledger_row_was_deleted_returns_its_first_bundle(
+    chain: Evidence,
+) -> None:
     """The seal enters the row again, at its place between the other rows."""
     first = ledger.row_at(chain.conn, 2)
     assert first is not None
@@ -271,7 +279,9 @@ def test_seal_of_a_run_whose_row_was_deleted_returns_its_first_bundle(chain: Evi
     assert chain.verify().verified
 
 
-def test_seal_does_not_overwrite_damaged_signed_bundle_of_its_run(chain: Evidence) -> None:
+def test_seal_fails_if_the_folder_of_its_run_contains_a_damaged_signed_bundle(
+    chain: Evidence,
+) -> None:
     """The row of an older bundle was deleted, and its result.json is missing."""
     row = ledger.row_at(chain.conn, 2)
     assert row is not None
@@ -281,7 +291,9 @@ def test_seal_does_not_overwrite_damaged_signed_bundle_of_its_run(chain: Evidenc
         chain.seal(2, dag_id="drill_restore")
 
 
-def test_bundle_of_untrusted_key_gets_no_ledger_row(evidence: Evidence, tmp_path: Path) -> None:
+def test_bundle_signed_with_an_untrusted_key_gets_no_ledger_row(
+    evidence: Evidence, tmp_path: Path
+) -> None:
     """Write access to the store must not be enough to enter a bundle into the ledger."""
     stranger = Signer.from_pem(generate_key())
     evidence.seal(1, signer=stranger)
@@ -291,7 +303,9 @@ def test_bundle_of_untrusted_key_gets_no_ledger_row(evidence: Evidence, tmp_path
     assert verification.first_bad == "backup_offsite/2026/11/manual__2026-11-25T141019.123456Z"
 
 
-def test_bundles_before_and_after_key_rotation_form_a_chain(evidence: Evidence) -> None:
+def test_chain_of_bundles_is_valid_after_key_rotation_if_both_keys_are_trusted(
+    evidence: Evidence,
+) -> None:
     """The chain is valid while both keys are trusted."""
     evidence.seal(1)
     new = Signer.from_pem(generate_key())

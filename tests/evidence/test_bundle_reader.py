@@ -37,7 +37,9 @@ def test_bundle_reader_returns_the_sealed_bytes_of_each_file(chain: Evidence) ->
 
 
 @pytest.mark.parametrize("harm", ["changed", "removed", "cut"])
-def test_reader_refuses_changed_file(chain: Evidence, harm: str) -> None:
+def test_bundle_reader_raises_evidence_refused_if_a_file_was_changed_or_removed(
+    chain: Evidence, harm: str
+) -> None:
     """The reader returns no byte of the file, and the error names the reason."""
     bundle_reader, row = reader_of(chain), newest(chain)
     file = chain.root / row.bundle / "report.en.html"
@@ -68,13 +70,15 @@ def test_reader_opens_large_file_with_little_memory(evidence: Evidence) -> None:
     "name",
     ["../../../etc/passwd", "/etc/passwd", "report.en.html/../x", "", "SHA256SUMS/", "..%2f"],
 )
-def test_reader_refuses_file_name_that_sha256sums_does_not_list(chain: Evidence, name: str) -> None:
+def test_bundle_reader_raises_key_error_if_file_name_is_not_in_sha256sums(
+    chain: Evidence, name: str
+) -> None:
     bundle_reader, row = reader_of(chain), newest(chain)
     with pytest.raises(KeyError):
         bundle_reader.open(row, name, bundle_reader.signed(row))
 
 
-def test_cached_result_is_checked_again_after_its_lifetime(chain: Evidence) -> None:
+def test_cached_bundle_result_is_verified_again_after_its_cache_lifetime(chain: Evidence) -> None:
     """A change of the bundle is therefore detected when the lifetime has passed, if not earlier."""
     now = [0.0]
     bundle_reader = BundleReader(chain.store, [chain.signer.public_pem], lambda: now[0])
@@ -97,7 +101,7 @@ def test_bundle_is_verified_only_if_every_file_was_checked(
     assert BundleCheck(problem, complete).verified == (complete and problem is None)
 
 
-def test_changed_bundle_is_not_verified(chain: Evidence) -> None:
+def test_bundle_check_fails_and_contains_the_name_of_the_changed_file(chain: Evidence) -> None:
     """The reported problem names the changed file."""
     bundle_reader, row = reader_of(chain), newest(chain)
     previous = link_before(chain.conn, row)
@@ -143,7 +147,9 @@ def test_bundle_is_valid_if_its_signature_is_only_in_state_database(chain: Evide
     assert not bundle_reader.check(row, link_before(chain.conn, row)).verified
 
 
-def test_check_reads_signature_that_a_seal_stores_during_the_check(chain: Evidence) -> None:
+def test_bundle_check_succeeds_if_a_seal_stores_the_signature_during_the_check(
+    chain: Evidence,
+) -> None:
     """Another seal stores the signature after the check read the store."""
     row = newest(chain)
     file = chain.root / row.bundle / SIGNATURE
@@ -157,7 +163,9 @@ def test_check_reads_signature_that_a_seal_stores_during_the_check(chain: Eviden
     assert bundle_reader.check(row, link_before(chain.conn, row)).verified
 
 
-def test_ledger_row_signed_by_untrusted_key_is_refused(chain: Evidence) -> None:
+def test_bundle_reader_raises_evidence_refused_if_ledger_row_is_signed_with_untrusted_key(
+    chain: Evidence,
+) -> None:
     """The row is refused even if another reader accepted it with its own trusted key."""
     row = newest(chain)
     assert reader_of(chain).is_authentic(row)

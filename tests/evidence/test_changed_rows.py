@@ -21,7 +21,7 @@ FOREIGN = "key_fingerprint = repeat('b', 64)"
 
 
 @pytest.mark.parametrize("forged", ["", "sums_sha256 = repeat('a', 64), "])
-def test_seal_is_refused_if_key_of_last_ledger_row_was_changed_to_an_untrusted_key(
+def test_seal_fails_if_the_key_of_the_last_ledger_row_was_changed_to_an_untrusted_key(
     company: Company, forged: str
 ) -> None:
     """A trusted key signed the bundle of this row, so the row was not signed by a replaced key."""
@@ -40,7 +40,7 @@ def test_seal_is_refused_if_key_of_last_ledger_row_was_changed_to_an_untrusted_k
     assert company.evidence.verify().verified
 
 
-def test_seal_is_refused_if_keys_of_last_ledger_rows_were_changed_to_an_untrusted_key(
+def test_seal_fails_if_the_keys_of_several_last_ledger_rows_were_changed_to_an_untrusted_key(
     company: Company,
 ) -> None:
     """The row before the last row proves nothing about the chain if it was changed as well."""
@@ -52,7 +52,9 @@ def test_seal_is_refused_if_keys_of_last_ledger_rows_were_changed_to_an_untruste
         company.seal()
 
 
-def test_next_seal_reports_changed_ledger_row_between_other_rows(company: Company) -> None:
+def test_next_seal_has_a_finding_if_a_ledger_row_in_the_middle_was_changed(
+    company: Company,
+) -> None:
     company.seal()
     company.seal()
     company.harm("UPDATE evidence_ledger SET outcome = 'pass', controls = '{}' WHERE seq = 2")
@@ -60,7 +62,7 @@ def test_next_seal_reports_changed_ledger_row_between_other_rows(company: Compan
     assert codes(findings) == [("evidence.ledger_changed", "fail")]
 
 
-def test_register_figures_of_untrusted_bundle_stay_unknown_if_another_bundle_is_copied_over_it(
+def test_bundle_stays_untrusted_if_the_files_of_a_newer_bundle_are_copied_over_it(
     company: Company,
 ) -> None:
     """The figures of the replaced bundle stay unknown, however many bundles follow."""
@@ -80,7 +82,7 @@ def test_register_figures_of_untrusted_bundle_stay_unknown_if_another_bundle_is_
         company.require()
 
 
-def test_recovery_restores_deleted_row_that_a_stolen_key_had_signed(
+def test_ledger_row_signed_with_a_stolen_key_can_be_deleted_and_recovered_with_a_new_key(
     chain: Evidence,
 ) -> None:
     """The key that signed the recovered row was stolen later.

@@ -22,7 +22,9 @@ def sign_again(chain: Evidence, bundle: str, sums: bytes) -> StoreFolder:
     return StoreFolder(chain.store, bundle)
 
 
-def test_signed_sha256sums_in_another_format_is_refused(chain: Evidence) -> None:
+def test_check_signature_raises_evidence_refused_if_sha256sums_has_another_format(
+    chain: Evidence,
+) -> None:
     """A seal would not write such a SHA256SUMS, so a valid signature is not enough."""
     row = ledger.rows(chain.conn)[0]
     keys = TrustedKeys([chain.signer.public_pem])
@@ -38,7 +40,9 @@ def test_signed_sha256sums_in_another_format_is_refused(chain: Evidence) -> None
 
 
 @pytest.mark.parametrize("content", [b"{}", b"[]", b"{", b"\xff", b"null"])
-def test_signed_result_json_of_another_program_is_refused(chain: Evidence, content: bytes) -> None:
+def test_check_row_raises_evidence_refused_if_result_json_was_not_written_by_parcelseal(
+    chain: Evidence, content: bytes
+) -> None:
     """The ledger row has the digest of the bundle, but result.json lacks the values of the row."""
     row = ledger.rows(chain.conn)[0]
     path = chain.root / row.bundle

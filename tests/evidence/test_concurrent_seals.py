@@ -68,7 +68,7 @@ class Race:
 
 
 @pytest.mark.parametrize("cut_at", ["SHA256SUMS", "SHA256SUMS.sig"])
-def test_seal_that_loses_its_connection_does_not_fork_chain(
+def test_chain_of_bundles_has_no_fork_after_a_seal_lost_its_database_connection(
     evidence: Evidence, endpoint: str, cut_at: str
 ) -> None:
     """Another run is sealed before the signature is stored. Each signed bundle is in the chain."""

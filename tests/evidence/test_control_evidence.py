@@ -109,14 +109,14 @@ def test_control_with_edited_ledger_row_fails(chain: Evidence) -> None:
     assert (control_evidence.status, control_evidence.outcome) == (None, Outcome.FAIL)
 
 
-def test_control_with_pruned_evidence_has_no_evidence(chain: Evidence) -> None:
+def test_control_fails_if_its_newest_evidence_bundle_was_pruned(chain: Evidence) -> None:
     """Pruned evidence does not count as manipulated, but it proves nothing."""
     control_evidence = look(chain, control(), pruned=3)
     assert (control_evidence.status, control_evidence.outcome) == (None, Outcome.FAIL)
 
 
 @given(minutes=st.integers(0, 5 * 24 * 60))
-def test_evidence_is_in_time_late_or_outdated_according_to_the_cadence_of_its_control(
+def test_evidence_is_late_after_the_grace_period_and_outdated_after_two_cadences(
     minutes: int,
 ) -> None:
     """Evidence is late if it is older than the cadence and the grace period of two hours per day.
@@ -162,7 +162,7 @@ def test_control_with_changed_report_fails(chain: Evidence, harm: str) -> None:
     assert control_evidence.problem is not None
 
 
-def test_overview_shows_invalid_bundle_as_soon_as_bundle_page_has_checked_it(
+def test_overview_shows_control_as_failed_as_soon_as_a_full_check_of_its_bundle_has_failed(
     chain: Evidence,
 ) -> None:
     """Otherwise the overview could show "passed" for ten minutes while the bundle's page warns."""
@@ -251,7 +251,7 @@ def old(evidence: Evidence) -> Evidence:
     return evidence
 
 
-def test_newest_evidence_is_found_if_many_newer_bundles_belong_to_other_controls(
+def test_newest_evidence_of_a_control_is_returned_even_if_many_newer_bundles_lack_the_control(
     old: Evidence,
 ) -> None:
     old.tamper(text("UPDATE evidence_ledger SET controls = '{BK-2}' WHERE seq > 1"))
@@ -260,7 +260,7 @@ def test_newest_evidence_is_found_if_many_newer_bundles_belong_to_other_controls
     assert control_evidence.row.seq == 1
 
 
-def test_control_passes_with_next_evidence_after_evidence_dated_in_the_future(
+def test_control_passes_if_new_evidence_follows_evidence_that_was_dated_in_the_future(
     evidence: Evidence,
 ) -> None:
     """The clock of the sealing machine was ahead. The evidence of the next run is accepted."""

@@ -37,7 +37,7 @@ def figure(value: float | None, subject: str = "") -> Metric:
         ([Metric(name="other", value=0, unit="1")], ControlState.NO_EVIDENCE),
     ],
 )
-def test_control_state_follows_the_figure_of_the_whole_run_and_not_that_of_one_database(
+def test_control_state_is_computed_only_from_the_figure_of_the_whole_run(
     metrics: list[Metric], state: ControlState
 ) -> None:
     """The figure of a single database says nothing about all databases."""
@@ -71,7 +71,7 @@ def test_finding_is_added_if_control_state_is_worse_than_run_outcome(
     )
 
 
-def test_finding_for_unmeasured_figure_states_an_action_for_each_possible_cause() -> None:
+def test_finding_for_a_figure_without_a_value_contains_an_action_for_each_possible_cause() -> None:
     """The cause may be a wrong name, a partial run, or a policy pack without requirements."""
     (finding,) = unexplained(judge([control()], [figure(None)]), Outcome.PASS)
     for cause in (

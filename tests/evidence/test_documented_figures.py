@@ -43,7 +43,7 @@ def _page() -> str:
     return (DOCS / "how-to/recover-lost-records.md").read_text(encoding="utf-8")
 
 
-def test_documented_sql_computes_same_figures_after_rows_were_added_or_closed(
+def test_documented_sql_query_returns_the_sealed_figures_after_rows_were_added_or_closed(
     evidence: Evidence,
 ) -> None:
     """Rows are closed and added after the seal, which changes no figure.

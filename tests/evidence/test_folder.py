@@ -48,7 +48,7 @@ class SingleFileFolder(Folder):
     pieces=st.lists(st.integers(1, 9), max_size=9),
 )
 @example(content=bytes(9), limit=1, pieces=[1])
-def test_read_stops_one_byte_after_the_size_limit(
+def test_reading_a_bundle_file_reads_at_most_one_byte_more_than_the_size_limit(
     content: bytes, limit: int, pieces: list[int]
 ) -> None:
     """A larger file is refused before it is read completely, for pieces of any size."""
@@ -61,7 +61,9 @@ def test_read_stops_one_byte_after_the_size_limit(
     assert reader.read_bytes <= limit + 1
 
 
-def test_folder_reads_signature_from_state_database_until_store_has_it(chain: Evidence) -> None:
+def test_signature_is_read_from_the_state_database_if_the_store_does_not_have_it_yet(
+    chain: Evidence,
+) -> None:
     """All other files come from the store, and so does the signature as soon as it is stored."""
     row = ledger.rows(chain.conn)[0]
     path = chain.root / row.bundle

@@ -34,7 +34,7 @@ run_ids = st.one_of(
         ("backfill_7", "backfill_7"),
     ],
 )
-def test_folder_name_of_usual_run_id_has_no_hash(run_id: str, name: str) -> None:
+def test_folder_name_of_a_usual_airflow_run_id_contains_no_hash(run_id: str, name: str) -> None:
     assert folder_name(run_id) == name
 
 
@@ -42,7 +42,9 @@ def test_folder_name_of_usual_run_id_has_no_hash(run_id: str, name: str) -> None
     "run_id",
     ["manual__2026-11-24T141019Z", "a/b", "..", ".", "", "编号 7", "x" * 300, "-x", "a\nb", "x."],
 )
-def test_folder_name_of_unusual_run_id_has_a_hash(run_id: str) -> None:
+def test_folder_name_contains_a_hash_if_the_run_id_is_unsafe_too_long_or_ambiguous(
+    run_id: str,
+) -> None:
     """A run id that looks like the short form of another run id has a hash too."""
     assert re.fullmatch(r"[A-Za-z0-9_.-]*~[0-9a-f]{16}", folder_name(run_id))
 
@@ -58,7 +60,9 @@ def test_folder_names_are_unique_per_run_id(ids: list[str]) -> None:
 
 
 @given(run_ids)
-def test_folder_name_is_a_safe_component_of_a_path(run_id: str) -> None:
+def test_folder_name_is_at_most_130_characters_long_and_has_only_safe_characters(
+    run_id: str,
+) -> None:
     """The name is readable and allowed in a directory, in an S3 key and on a Windows disk."""
     name = folder_name(run_id)
     assert re.fullmatch(r"[A-Za-z0-9_.~-]{1,130}", name)
@@ -68,7 +72,7 @@ def test_folder_name_is_a_safe_component_of_a_path(run_id: str) -> None:
 
 
 @given(run_ids, run_ids, st.datetimes(min_value=datetime(1970, 1, 2)), st.integers(-12, 14))  # noqa: DTZ001 - hypothesis adds the timezone below
-def test_bundle_link_is_parsed_back_to_its_path(
+def test_parsing_the_link_to_a_bundle_returns_the_bundle_path(
     dag_id: str, run_id: str, moment: datetime, offset: int
 ) -> None:
     """A path has four parts, and its month is in UTC, whatever the timezone of the start is."""

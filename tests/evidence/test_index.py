@@ -140,7 +140,7 @@ def test_page_from_unknown_sequence_number_is_the_first_page(conn: Connection) -
 
 
 @given(gone=st.sets(st.integers(1, ROWS), max_size=9), pruned=st.integers(0, ROWS + 3))
-def test_ledger_rows_that_are_missing_after_the_last_pruned_bundle_are_counted(
+def test_missing_row_count_returns_number_of_ledger_rows_missing_after_the_last_pruned_bundle(
     conn: Connection, gone: set[int], pruned: int
 ) -> None:
     """A row that is missing at the end is not counted, and neither is a pruned row."""
@@ -157,12 +157,12 @@ def test_ledger_rows_that_are_missing_after_the_last_pruned_bundle_are_counted(
         savepoint.rollback()
 
 
-def test_every_workflow_name_of_ledger_is_listed(conn: Connection) -> None:
+def test_function_workflows_returns_every_workflow_name_of_the_ledger(conn: Connection) -> None:
     """The SQL query is recursive. It must not skip a name."""
     assert sorted(index.workflows(conn)) == sorted(WORKFLOWS)
 
 
-def test_controls_of_a_workflow_are_those_of_all_its_bundles(
+def test_function_controls_of_returns_the_controls_of_all_bundles_of_each_workflow(
     conn: Connection, rows: list[LedgerRow]
 ) -> None:
     expected: dict[str, set[str]] = {}

@@ -70,7 +70,9 @@ def marks_of(chain: Evidence) -> list[int]:
     return numbers
 
 
-def test_pruned_chain_is_valid_and_can_be_continued(chain: Evidence) -> None:
+def test_chain_of_bundles_is_valid_after_pruning_and_further_bundles_can_be_sealed(
+    chain: Evidence,
+) -> None:
     """ParcelSeal and `sha256sum` accept the chain.
 
     A second pruning deletes the files of a pruned bundle that the first pruning kept.
@@ -134,7 +136,7 @@ def test_changed_ledger_row_of_pruned_bundle_fails_verification(
 
 
 @pytest.mark.parametrize("lost", [[1], [2], [1, 2]])
-def test_missing_ledger_rows_of_pruned_bundles_are_reported_as_remark(
+def test_verification_passes_with_a_remark_if_ledger_rows_of_pruned_bundles_are_missing(
     chain: Evidence, lost: list[int]
 ) -> None:
     """After a loss of the state database, no bundle can restore the rows of pruned bundles."""
@@ -175,7 +177,7 @@ def test_verification_fails_if_checkpoint_or_sha256sums_of_pruned_bundle_was_del
     assert chain.verify().first_bad == first.bundle
 
 
-def test_forged_checkpoint_does_not_hide_deleted_bundles(chain: Evidence) -> None:
+def test_verification_fails_if_a_forged_checkpoint_covers_deleted_bundles(chain: Evidence) -> None:
     """An intruder deletes rows and folders, and inserts a checkpoint that another key signed."""
     second = rows_of(chain)[1]
     forger = Signer.from_pem(generate_key())
@@ -319,7 +321,9 @@ def test_newest_bundles_are_never_pruned(chain: Evidence, newest: int) -> None:
     assert done.kept_because is None
 
 
-def test_pruning_is_refused_if_clock_is_far_ahead_of_the_newest_seals(chain: Evidence) -> None:
+def test_pruning_removes_no_bundle_if_the_clock_is_far_ahead_of_the_newest_seals(
+    chain: Evidence,
+) -> None:
     """The clock may be years ahead, and other workflows may already have sealed with this clock."""
     first = rows_of(chain)[0]
     ahead = FixedClock(CLOCK.now() + LONGEST_PAUSE + timedelta(seconds=1))

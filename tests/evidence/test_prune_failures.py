@@ -48,7 +48,9 @@ def long_chain(chain: Evidence) -> Evidence:
 
 @pytest.mark.fault
 @pytest.mark.parametrize("deletions", [0, 1, 3, 5, 7, 9])
-def test_killed_pruning_can_be_repeated(long_chain: Evidence, deletions: int) -> None:
+def test_chain_is_valid_after_pruning_was_killed_and_a_second_call_completes_the_pruning(
+    long_chain: Evidence, deletions: int
+) -> None:
     """The chain is valid after each deletion, and the next call completes the work."""
     chain = long_chain
 
@@ -176,7 +178,7 @@ def sealed_again(chain: Evidence) -> list[str]:
 
 
 @pytest.mark.parametrize("go_on", [recover, sealed_again])
-def test_ledger_is_recovered_from_checkpoint_after_pruning(
+def test_lost_ledger_is_recovered_from_the_checkpoint_in_the_evidence_store_after_pruning(
     long_chain: Evidence, go_on: Callable[[Evidence], list[str]]
 ) -> None:
     """The checkpoint in the store gives the number of the first bundle in the chain."""

@@ -52,7 +52,7 @@ def seal_and_forget(company: Company) -> str:
     return row.bundle
 
 
-def test_first_loss_of_rows_is_still_reported_after_second_loss_is_repaired(
+def test_first_loss_of_register_rows_is_still_reported_after_a_second_loss_was_repaired(
     company: Company,
 ) -> None:
     """Later bundles repeat each figure that shows a loss until its rows are restored."""
@@ -79,7 +79,7 @@ def test_first_loss_of_rows_is_still_reported_after_second_loss_is_repaired(
         company.harm("DROP TABLE lost_hold")
 
 
-def test_first_loss_of_rows_is_still_reported_if_all_compared_bundles_were_sealed_after_it(
+def test_first_loss_of_register_rows_is_reported_even_if_all_compared_bundles_are_newer_than_it(
     company: Company,
 ) -> None:
     """Every compared bundle was sealed while both losses existed."""
@@ -110,7 +110,7 @@ def accept(company: Company) -> object:
     return accept_losses(company.reader, signer, company.clock, **words, patience=0.2)
 
 
-def test_acceptance_of_loss_keeps_sealed_figure_of_another_register_that_is_being_written(
+def test_loss_in_a_register_that_is_being_written_is_detected_after_another_loss_was_accepted(
     company: Company,
 ) -> None:
     """The newest bundle may lack this figure: sessions wrote to the register during its seal."""
@@ -125,7 +125,7 @@ def test_acceptance_of_loss_keeps_sealed_figure_of_another_register_that_is_bein
     assert company.lost() == {"legal_hold"}
 
 
-def test_loss_cannot_be_accepted_while_its_register_is_being_written(
+def test_accepting_a_loss_of_register_rows_fails_while_a_transaction_writes_to_the_register(
     company: Company,
 ) -> None:
     """The register would have no figure, so a later loss of other rows would not be detected."""
@@ -140,7 +140,7 @@ def test_loss_cannot_be_accepted_while_its_register_is_being_written(
     assert company.lost() == {"legal_hold"}
 
 
-def test_newest_figures_contain_the_older_figure_of_a_register_that_the_newest_state_lacks(
+def test_newest_figures_include_an_older_figure_of_a_register_if_the_newest_bundle_lacks_it(
     company: Company,
 ) -> None:
     company.seal()
@@ -164,7 +164,7 @@ def test_lost_rows_are_reported_once_per_register(company: Company) -> None:
     assert (state.lost["legal_hold"].rows, len(state.also_lost["legal_hold"])) == (2, 1)
 
 
-def test_loss_is_detected_from_unrecorded_bundle_among_many_forged_folders(
+def test_lost_register_row_is_detected_if_its_bundle_is_among_many_forged_folders(
     company: Company,
 ) -> None:
     """The forged folders are newer, and outnumber the genuine bundles that are read."""
@@ -194,7 +194,7 @@ def test_run_fails_if_too_many_folders_have_no_trusted_signature(company: Compan
     ]
 
 
-def test_seal_reports_that_it_added_lost_ledger_rows_again(company: Company) -> None:
+def test_seal_has_a_finding_if_it_added_lost_ledger_rows_again(company: Company) -> None:
     """A lost row of the ledger is reported, although the seal repairs the ledger."""
     seal_and_forget(company)
     _state, findings = company.seal()
@@ -208,7 +208,7 @@ def test_seal_reports_that_it_added_lost_ledger_rows_again(company: Company) -> 
 
 @pytest.mark.parametrize("name", [SIGNATURE, SUMS, RESULT])
 @pytest.mark.parametrize("hide", ["delete", "overwrite"])
-def test_loss_is_detected_from_s3_bundle_whose_files_have_newer_versions(
+def test_lost_register_row_is_detected_although_newer_s3_versions_hide_the_files_of_a_bundle(
     evidence: Evidence, endpoint: str, name: str, hide: str
 ) -> None:
     """A delete marker or a newer version hides the object."""
@@ -243,7 +243,7 @@ def test_loss_of_rows_can_be_accepted_if_clocks_of_machines_differ(
 
 
 @pytest.mark.parametrize("name", [SIGNATURE, SUMS, RESULT])
-def test_bundle_with_overwritten_files_in_s3_is_read_from_its_sealed_versions(
+def test_overwritten_s3_file_of_a_bundle_is_read_in_its_sealed_version_and_reported(
     evidence: Evidence, endpoint: str, name: str
 ) -> None:
     """An intruder cannot stop drills with newer versions, and a finding names the bundle."""

@@ -55,7 +55,9 @@ def test_row_checker_reports_rows_that_no_trusted_key_signed(chain: Evidence) ->
     assert check_all(stranger, chain) == RowCheckState(3, 3, 3, (1, 2, 3))
 
 
-def test_row_checker_continues_after_the_last_checked_row(chain: Evidence) -> None:
+def test_second_call_of_row_checker_continues_after_last_row_that_first_call_checked(
+    chain: Evidence,
+) -> None:
     """Each call checks a few rows.
 
     Rows of earlier calls are compared by digest, not verified again.
@@ -71,12 +73,14 @@ def test_row_checker_continues_after_the_last_checked_row(chain: Evidence) -> No
     assert checker.check_next(chain.conn, 2) == RowCheckState(4, 4)
 
 
-def test_row_check_of_empty_ledger_is_complete(evidence: Evidence) -> None:
+def test_row_checker_state_is_complete_if_ledger_is_empty(evidence: Evidence) -> None:
     assert check_all(row_checker(evidence), evidence) == RowCheckState()
     assert row_checker(evidence).state.complete
 
 
-def test_row_checker_starts_again_after_oldest_row_was_deleted(chain: Evidence) -> None:
+def test_row_checker_checks_remaining_rows_after_oldest_ledger_row_was_deleted(
+    chain: Evidence,
+) -> None:
     """Pruning deletes the oldest rows. The checker then reads the remaining rows again."""
     checker = row_checker(chain)
     check_all(checker, chain)

@@ -98,7 +98,7 @@ def unlocked(store: S3Store, bundle: str) -> list[str]:
     return [key for key, end in ends.items() if end is None or end < until]
 
 
-def test_ledger_recovery_locks_bundle_of_killed_seal(
+def test_recover_ledger_sets_object_lock_on_bundle_whose_seal_was_killed(
     migrated_database: str, tmp_path: Path, endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The command stores the signature, and locks the bundle as its seal would have done."""
@@ -129,7 +129,9 @@ def test_ledger_recovery_locks_bundle_of_killed_seal(
         assert unlocked(store, bundle) == []
 
 
-def test_ledger_recovery_locks_only_unlocked_bundles(evidence: Evidence, endpoint: str) -> None:
+def test_recover_ledger_sets_object_lock_only_on_bundles_that_have_none(
+    evidence: Evidence, endpoint: str
+) -> None:
     """Locking each object of thousands of bundles again would take hours."""
     client = client_for(endpoint)
     store = S3Store(client, new_bucket(client), "evidence")
@@ -151,7 +153,9 @@ def test_ledger_recovery_locks_only_unlocked_bundles(evidence: Evidence, endpoin
     assert unlocked(store, bare) == []
 
 
-def test_pruning_locks_bundle_of_killed_seal(evidence: Evidence, endpoint: str) -> None:
+def test_pruning_sets_object_lock_on_bundle_whose_seal_was_killed(
+    evidence: Evidence, endpoint: str
+) -> None:
     """Pruning stores the missing signature first."""
     client = client_for(endpoint)
     store = S3Store(client, new_bucket(client), "evidence")
@@ -164,7 +168,9 @@ def test_pruning_locks_bundle_of_killed_seal(evidence: Evidence, endpoint: str) 
     assert unlocked(store, bundle) == []
 
 
-def test_repeated_seal_removes_unfinished_uploads(evidence: Evidence, endpoint: str) -> None:
+def test_seal_deletes_unfinished_s3_uploads_of_killed_earlier_seal(
+    evidence: Evidence, endpoint: str
+) -> None:
     """Unfinished uploads cost money, and no listing of objects shows them."""
     client = client_for(endpoint)
     bucket = new_bucket(client)
@@ -177,7 +183,7 @@ def test_repeated_seal_removes_unfinished_uploads(evidence: Evidence, endpoint: 
     assert unfinished_uploads(client, bucket) == 0
 
 
-def test_missing_register_rows_are_detected_from_s3_bundle_without_ledger_row(
+def test_lost_legal_hold_is_detected_from_s3_bundle_that_has_no_ledger_row(
     evidence: Evidence, endpoint: str
 ) -> None:
     """The figures of these rows are in a bundle for which the restored ledger has no row."""

@@ -28,7 +28,7 @@ REPORT = "report.en.html"
         *[("pending", name) for name in (RESULT, REPORT, SUMS)],
     ],
 )
-def test_sealed_version_is_locked_if_a_newer_version_exists(
+def test_object_lock_is_set_on_sealed_version_of_file_and_not_on_newer_version(
     evidence: Evidence, endpoint: str, way: str, name: str
 ) -> None:
     """The seal was killed before it set the locks, and an intruder overwrote an object."""

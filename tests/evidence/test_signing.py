@@ -19,7 +19,9 @@ def openssl(*arguments: str) -> bytes:
     return subprocess.run(["openssl", *arguments], capture_output=True, check=True).stdout
 
 
-def test_openssl_computes_same_signature_public_key_and_fingerprint(tmp_path: Path) -> None:
+def test_signer_with_openssl_key_creates_valid_signature_and_has_same_public_key_as_openssl(
+    tmp_path: Path,
+) -> None:
     file = tmp_path / "key.pem"
     file.write_bytes(openssl("genpkey", "-algorithm", "ed25519"))
     signer = Signer.from_pem(file.read_bytes())
@@ -32,7 +34,9 @@ def test_openssl_computes_same_signature_public_key_and_fingerprint(tmp_path: Pa
     assert signer.fingerprint == fingerprint(signer.public_pem)
 
 
-def test_key_with_passphrase_is_refused_without_its_passphrase(tmp_path: Path) -> None:
+def test_private_key_with_passphrase_raises_usage_error_if_passphrase_is_missing_or_wrong(
+    tmp_path: Path,
+) -> None:
     """A wrong passphrase is refused, and so is a passphrase for a key that has none."""
     pem = openssl("genpkey", "-algorithm", "ed25519", "-aes256", "-pass", "pass:open sesame")
     assert len(Signer.from_pem(pem, b"open sesame").sign(b"")) == 64
@@ -54,20 +58,22 @@ def test_key_with_passphrase_is_refused_without_its_passphrase(tmp_path: Path) -
         lambda: openssl("genpkey", "-algorithm", "x25519"),
     ],
 )
-def test_invalid_signing_key_is_refused(make: Callable[[], bytes]) -> None:
+def test_signing_key_that_is_not_an_ed25519_private_key_raises_usage_error(
+    make: Callable[[], bytes],
+) -> None:
     """The error contains the command that creates a key."""
     with pytest.raises(UsageError, match="openssl genpkey"):
         Signer.from_pem(make())
 
 
-def test_invalid_trusted_key_is_refused() -> None:
+def test_trusted_key_that_is_not_a_public_key_raises_usage_error() -> None:
     """A private key among the trusted keys is refused too."""
     for wrong in (b"", generate_key(), b"ssh-ed25519 AAAA"):
         with pytest.raises(UsageError, match="public key"):
             TrustedKeys([wrong])
 
 
-def test_trusted_keys_return_fingerprint_of_the_key_that_signed() -> None:
+def test_signer_of_returns_fingerprint_of_trusted_signing_key_and_none_for_untrusted_key() -> None:
     """Only the fingerprint of the key that signed is returned, and only if the key is trusted."""
     first, second, third = (Signer.from_pem(generate_key()) for _ in range(3))
     keys = TrustedKeys([first.public_pem, second.public_pem])

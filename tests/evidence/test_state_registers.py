@@ -53,7 +53,9 @@ HARM = {
 
 
 @pytest.mark.parametrize("name", HARM)
-def test_run_is_refused_if_register_lacks_sealed_rows(company: Company, name: str) -> None:
+def test_require_complete_raises_control_failed_if_sealed_register_rows_are_missing(
+    company: Company, name: str
+) -> None:
     """The state database itself does not show that rows are missing. Sealed bundles show it."""
     company.require()
     company.harm(*HARM[name])
@@ -62,7 +64,9 @@ def test_run_is_refused_if_register_lacks_sealed_rows(company: Company, name: st
     assert company.lost() == {name}
 
 
-def test_message_about_lost_erasures_counts_records_instead_of_batches(company: Company) -> None:
+def test_error_about_lost_erasures_contains_number_of_records_and_not_of_batches(
+    company: Company,
+) -> None:
     company.harm(*GONE)
     with pytest.raises(
         ControlFailed,
@@ -72,7 +76,9 @@ def test_message_about_lost_erasures_counts_records_instead_of_batches(company: 
     assert "--accept-losses" in it.value.action
 
 
-def test_lost_rows_of_register_that_caller_does_not_use_are_ignored(company: Company) -> None:
+def test_require_complete_with_list_of_registers_ignores_lost_rows_of_registers_outside_the_list(
+    company: Company,
+) -> None:
     company.harm(*HARM["legal_hold"])
     reader, now = company.reader, company.clock.now()
     reader.require_complete(now, [ERASURES])
@@ -81,7 +87,9 @@ def test_lost_rows_of_register_that_caller_does_not_use_are_ignored(company: Com
 
 
 @pytest.mark.parametrize("name", ["result.json", "SHA256SUMS", "SHA256SUMS.sig"])
-def test_run_is_refused_if_newest_bundle_lacks_a_file(company: Company, name: str) -> None:
+def test_require_complete_raises_control_failed_if_newest_bundle_lacks_a_file(
+    company: Company, name: str
+) -> None:
     """Without the figures of the bundle, nothing shows that the registers are complete."""
     (row,) = ledger.rows(company.evidence.conn)
     (company.evidence.root / row.bundle / name).unlink()
@@ -99,7 +107,7 @@ def test_run_is_refused_if_newest_bundle_lacks_a_file(company: Company, name: st
         "UPDATE finding SET due_on = due_on + 1",
     ],
 )
-def test_run_is_refused_if_sealed_register_rows_were_changed(
+def test_require_complete_raises_control_failed_if_sealed_register_rows_were_changed(
     company: Company, statement: str
 ) -> None:
     company.harm(statement)
@@ -107,7 +115,7 @@ def test_run_is_refused_if_sealed_register_rows_were_changed(
         company.require()
 
 
-def test_run_is_refused_if_sealed_release_of_legal_hold_was_changed(company: Company) -> None:
+def test_change_of_released_by_in_sealed_legal_hold_is_detected(company: Company) -> None:
     """The release of a hold is sealed, so a later change of it is detected."""
     company.release()
     company.require()
@@ -117,7 +125,7 @@ def test_run_is_refused_if_sealed_release_of_legal_hold_was_changed(company: Com
     assert company.lost() == {"legal_hold"}
 
 
-def test_run_is_refused_if_store_has_newer_bundles_than_state_database(
+def test_require_complete_raises_control_failed_after_restore_of_older_state_database(
     company: Company, postgres: EmbeddedPostgres
 ) -> None:
     """The ledger of the older state database lacks the newer bundles, but the store has them."""
@@ -145,7 +153,9 @@ def test_run_is_refused_if_store_has_newer_bundles_than_state_database(
         assert company.lost() == {"erasure", "legal_hold"}
 
 
-def test_every_later_bundle_reports_lost_register_rows(company: Company) -> None:
+def test_every_seal_after_loss_of_register_rows_returns_finding_about_the_loss(
+    company: Company,
+) -> None:
     """The loss is known even if many bundles without the lost rows follow."""
     company.harm(*GONE)
     for _ in range(5):
@@ -157,7 +167,7 @@ def test_every_later_bundle_reports_lost_register_rows(company: Company) -> None
         company.require()
 
 
-def test_runs_are_allowed_after_loss_is_accepted_and_loss_is_reported_once(
+def test_accepted_loss_of_register_rows_allows_runs_and_is_reported_by_one_seal_only(
     company: Company,
 ) -> None:
     company.harm(*GONE)
@@ -196,7 +206,7 @@ def test_acceptance_of_loss_is_ignored_if_untrusted_key_signed_it(company: Compa
     assert company.lost() == {"legal_hold"}
 
 
-def test_figures_in_bundle_signed_with_untrusted_key_are_ignored(
+def test_register_figures_in_bundle_signed_with_untrusted_key_are_ignored(
     company: Company, migrated_database: str
 ) -> None:
     """Write access to the store must not be enough to stop restores with forged figures."""
@@ -212,7 +222,9 @@ def test_figures_in_bundle_signed_with_untrusted_key_are_ignored(
     company.require()
 
 
-def test_invalid_newest_bundle_is_reported(company: Company) -> None:
+def test_require_complete_raises_control_failed_if_result_json_of_newest_bundle_was_changed(
+    company: Company,
+) -> None:
     """The figures of the bundle are unknown, so nothing shows that the registers are complete."""
     company.seal()
     (file,) = company.evidence.root.glob(f"**/r{next(company.numbers) - 1}/{RESULT}")
@@ -224,7 +236,7 @@ def test_invalid_newest_bundle_is_reported(company: Company) -> None:
     assert [finding.code for finding in findings] == ["evidence.register_unread"]
 
 
-def test_figures_are_read_from_bundle_whose_signature_is_only_in_state_database(
+def test_register_figures_are_read_from_bundle_if_its_signature_is_only_in_state_database(
     company: Company,
 ) -> None:
     """A seal was killed, or is still running, between its ledger row and its signature."""
@@ -242,7 +254,7 @@ def test_figures_are_read_from_bundle_whose_signature_is_only_in_state_database(
     assert state.lost == {}
 
 
-def test_figures_of_register_that_is_being_written_are_those_of_the_last_seal(
+def test_take_figures_returns_figures_of_last_seal_for_register_with_open_write_transaction(
     company: Company,
 ) -> None:
     """Rows of an open transaction may have lower ids than rows that were committed after them."""
@@ -255,7 +267,7 @@ def test_figures_of_register_that_is_being_written_are_those_of_the_last_seal(
         assert set(take_figures(company.state, {}, patience=0)) == set(HARM) - {"erasure"}
 
 
-def test_registers_are_compared_only_with_bundles_that_have_figures(evidence: Evidence) -> None:
+def test_bundle_without_register_figures_is_not_compared_with_registers(evidence: Evidence) -> None:
     """The comparison begins with the first bundle that has figures."""
     evidence.seal(1)
     company = Company(evidence, evidence.engine)
@@ -266,7 +278,9 @@ def test_registers_are_compared_only_with_bundles_that_have_figures(evidence: Ev
     assert company.lost() == {"legal_hold"}
 
 
-def test_figures_do_not_depend_on_session_settings(company: Company) -> None:
+def test_register_figures_stay_equal_if_timezone_and_date_style_of_database_change(
+    company: Company,
+) -> None:
     """Another database server may have another timezone and output format."""
     name = conninfo_to_dict(company.evidence.database)["dbname"]
     company.harm(
@@ -280,7 +294,7 @@ def test_figures_do_not_depend_on_session_settings(company: Company) -> None:
         company.harm(f"ALTER DATABASE {name} RESET ALL")
 
 
-def test_figures_do_not_change_if_a_column_is_added(company: Company) -> None:
+def test_register_figures_stay_equal_if_a_table_column_is_added(company: Company) -> None:
     """A later version may add columns that earlier bundles lack."""
     company.harm("ALTER TABLE legal_hold ADD COLUMN later_version text DEFAULT 'x'")
     try:
@@ -336,7 +350,7 @@ def shared_evidence(
     later=st.lists(st.sampled_from(CHANGES[:-1]), max_size=5),
     table=st.sampled_from(TABLES[1:]),
 )
-def test_only_deletion_of_register_rows_counts_as_loss_among_random_changes(
+def test_deleted_register_row_is_reported_as_loss_and_random_allowed_changes_are_not(
     shared_evidence: Callable[[], Company],
     changes: list[Callable[[Company], object]],
     later: list[Callable[[Company], object]],

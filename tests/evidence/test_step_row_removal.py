@@ -126,7 +126,7 @@ def test_step_records_are_kept_if_the_evidence_store_cannot_be_read(evidence: Ev
     assert is_left(evidence.conn, key)
 
 
-def test_step_record_deletion_has_limits_on_number_of_runs_and_bundle_size(
+def test_step_record_deletion_stops_at_run_limit_and_skips_bundles_above_size_limit(
     evidence: Evidence,
 ) -> None:
     """Only the bundle above the size limit waits for a call with a higher limit."""
@@ -139,7 +139,9 @@ def test_step_record_deletion_has_limits_on_number_of_runs_and_bundle_size(
     assert delete_records(evidence, largest=None) == DeletedStepRecords(3)
 
 
-def test_step_records_are_kept_until_signature_of_killed_seal_is_stored(evidence: Evidence) -> None:
+def test_step_records_are_kept_if_seal_was_killed_before_it_stored_the_signature(
+    evidence: Evidence,
+) -> None:
     """The ledger has the run, but the store lacks the signature."""
     key = leave(evidence, 1)
     SealingProcess(evidence, 1, block_before=f"put {SIGNATURE}").kill_when_blocked()

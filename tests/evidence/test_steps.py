@@ -56,7 +56,7 @@ def test_record_of_retried_step_replaces_earlier_record(evidence: Evidence) -> N
     assert records == [("two", Outcome.PASS), ("one", Outcome.PASS)]
 
 
-def test_nan_figure_is_stored_as_not_measured(evidence: Evidence) -> None:
+def test_nan_metric_of_step_record_is_stored_as_none(evidence: Evidence) -> None:
     """JSON has no NaN. None means "not measured"."""
     metric = Metric(name="ratio", value=math.nan, unit="1")
     record = StepRecord(step="s", outcome=Outcome.PASS, metrics=[metric])
@@ -64,7 +64,7 @@ def test_nan_figure_is_stored_as_not_measured(evidence: Evidence) -> None:
     assert steps_of(evidence.conn, "d", "r")[0].metrics[0].value is None
 
 
-def test_artifacts_are_stored_by_name(evidence: Evidence) -> None:
+def test_artifact_stored_again_with_same_name_replaces_earlier_artifact(evidence: Evidence) -> None:
     """A retry replaces an artifact. A name that a bundle cannot have is refused."""
     conn = evidence.conn
     keep_artifact(conn, "d", "r", "plan.csv", b"old")
@@ -77,6 +77,6 @@ def test_artifacts_are_stored_by_name(evidence: Evidence) -> None:
     assert artifacts_of(conn, "d", "other") == {"x": b""}
 
 
-def test_finding_cannot_have_severity_pass() -> None:
+def test_finding_with_severity_pass_raises_value_error() -> None:
     with pytest.raises(ValueError, match="never a pass"):
         Finding(code="x", severity=Outcome.PASS, subject="", message=_("x"), action=_("y"))

@@ -55,7 +55,9 @@ def exchange_key(company: Company) -> bytes:
     return old
 
 
-def test_run_is_refused_if_an_older_bundle_cannot_be_read(company: Company) -> None:
+def test_require_complete_raises_control_failed_if_an_older_bundle_cannot_be_read(
+    company: Company,
+) -> None:
     """Only this bundle has a figure that covers the lost legal hold. Later bundles do not help."""
     company.hold()
     company.seal()
@@ -69,7 +71,7 @@ def test_run_is_refused_if_an_older_bundle_cannot_be_read(company: Company) -> N
         company.require()
 
 
-def test_figures_of_unreadable_bundle_are_compared_as_soon_as_it_is_valid_again(
+def test_lost_legal_hold_is_reported_as_soon_as_unreadable_bundle_is_repaired(
     company: Company,
 ) -> None:
     company.hold()
@@ -88,7 +90,9 @@ def test_figures_of_unreadable_bundle_are_compared_as_soon_as_it_is_valid_again(
     assert (state.unread, set(state.lost)) == ((), {"legal_hold"})
 
 
-def test_unreadable_bundle_does_not_hide_earlier_unreadable_bundle(company: Company) -> None:
+def test_first_unreadable_bundle_is_still_reported_after_second_unreadable_bundle_is_repaired(
+    company: Company,
+) -> None:
     """A later bundle lists the first unreadable bundle, and then becomes unreadable itself."""
     company.seal()
     damage(company, 2)
@@ -101,7 +105,7 @@ def test_unreadable_bundle_does_not_hide_earlier_unreadable_bundle(company: Comp
     assert state.unread == (rows(company)[1].bundle,)
 
 
-def test_runs_are_allowed_again_after_loss_of_unreadable_bundle_is_accepted(
+def test_require_complete_passes_after_loss_of_unreadable_bundle_is_accepted(
     company: Company,
 ) -> None:
     """If a further bundle cannot be read, runs are refused again."""
@@ -122,7 +126,9 @@ def test_runs_are_allowed_again_after_loss_of_unreadable_bundle_is_accepted(
         company.require()
 
 
-def test_run_is_refused_until_the_replaced_signing_key_is_trusted_again(company: Company) -> None:
+def test_require_complete_raises_control_failed_if_replaced_signing_key_is_not_trusted(
+    company: Company,
+) -> None:
     """If the key of a bundle is not trusted, its figures are unknown, and a loss may be hidden."""
     old = exchange_key(company)
     company.harm("DELETE FROM legal_hold WHERE id = 2")
@@ -143,7 +149,7 @@ def test_run_is_refused_until_the_replaced_signing_key_is_trusted_again(company:
         reader.require_complete(company.clock.now())
 
 
-def test_runs_are_allowed_again_after_loss_of_figures_signed_by_replaced_key_is_accepted(
+def test_require_complete_passes_after_loss_of_bundles_signed_with_replaced_key_is_accepted(
     company: Company,
 ) -> None:
     """The key was stolen, so it is never trusted again."""
@@ -159,7 +165,7 @@ def test_runs_are_allowed_again_after_loss_of_figures_signed_by_replaced_key_is_
         company.require()
 
 
-def test_installation_without_bundles_has_no_unread_bundles(evidence: Evidence) -> None:
+def test_require_complete_passes_if_no_bundle_was_ever_sealed(evidence: Evidence) -> None:
     company = Company(evidence, evidence.engine)
     company.hold()
     company.require()
@@ -167,7 +173,7 @@ def test_installation_without_bundles_has_no_unread_bundles(evidence: Evidence) 
 
 
 @pytest.mark.parametrize("deleted", [(3,), (1,), (2, 3), (2, 4)])
-def test_seal_reports_and_restores_rows_deleted_between_other_rows(
+def test_seal_reports_and_restores_ledger_rows_that_were_deleted_before_the_last_row(
     company: Company, deleted: tuple[int, ...]
 ) -> None:
     for _ in range(4):
@@ -183,7 +189,7 @@ def test_seal_reports_and_restores_rows_deleted_between_other_rows(
     assert company.seal()[1] == []
 
 
-def test_seal_reports_deleted_row_as_long_as_its_bundle_is_damaged(
+def test_every_seal_reports_deleted_ledger_row_while_its_bundle_is_damaged(
     company: Company,
 ) -> None:
     for _ in range(4):
@@ -194,7 +200,9 @@ def test_seal_reports_deleted_row_as_long_as_its_bundle_is_damaged(
         assert ("evidence.ledger_lost", "fail") in codes(company.seal()[1])
 
 
-def test_recover_ledger_restores_rows_deleted_between_other_rows(company: Company) -> None:
+def test_recover_ledger_restores_deleted_rows_in_the_middle_and_at_the_end_of_ledger(
+    company: Company,
+) -> None:
     for _ in range(4):
         company.seal()
     before = rows(company)
@@ -208,7 +216,7 @@ def test_recover_ledger_restores_rows_deleted_between_other_rows(company: Compan
     assert company.seal()[1] == []
 
 
-def test_pruned_bundles_are_not_reported_as_gap_in_ledger(company: Company) -> None:
+def test_seal_reports_no_lost_ledger_rows_after_bundles_were_pruned(company: Company) -> None:
     for _ in range(4):
         company.seal()
     evidence = company.evidence
@@ -224,7 +232,7 @@ def test_pruned_bundles_are_not_reported_as_gap_in_ledger(company: Company) -> N
     assert "" not in [call.args[1] for call in listed.call_args_list]  # nor the whole store
 
 
-def test_row_of_killed_seal_is_added_to_ledger_without_a_finding(company: Company) -> None:
+def test_seal_adds_ledger_row_of_killed_seal_without_reporting_a_finding(company: Company) -> None:
     """Older versions signed a bundle before they wrote its row, so no row was lost."""
     company.seal()
     last = rows(company)[-1]

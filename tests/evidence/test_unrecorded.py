@@ -50,7 +50,7 @@ def forge_bundle(evidence: Evidence, bundle: str, previous: ledger.LedgerRow) ->
 
 
 @pytest.mark.parametrize("seq", [1, 2])
-def test_seal_after_restore_of_older_state_database_keeps_a_single_chain(
+def test_seal_after_restore_of_older_state_database_adds_missing_ledger_rows_before_its_own(
     chain: Evidence, seq: int
 ) -> None:
     """The seal adds the rows of stored bundles before its own row, without `recover-ledger`."""
@@ -62,7 +62,7 @@ def test_seal_after_restore_of_older_state_database_keeps_a_single_chain(
     assert (after.verified, after.bundles, after.remarks) == (True, 4, []), after
 
 
-def test_seal_of_run_without_row_in_restored_state_database_returns_first_bundle(
+def test_second_seal_of_run_whose_ledger_row_was_lost_returns_the_existing_bundle(
     chain: Evidence,
 ) -> None:
     restore_older_state(chain, 1)
@@ -70,7 +70,7 @@ def test_seal_of_run_without_row_in_restored_state_database_returns_first_bundle
     assert chain.verify().verified
 
 
-def test_seal_adds_lost_rows_of_workflows_that_have_no_row_in_ledger(chain: Evidence) -> None:
+def test_seal_adds_lost_ledger_rows_of_two_different_workflows(chain: Evidence) -> None:
     """Bundles of two workflows alternate, and the ledger lacks all of them."""
     chain.seal(11, dag_id="sample_audit.commitment")
     chain.seal(12)
@@ -80,7 +80,7 @@ def test_seal_adds_lost_rows_of_workflows_that_have_no_row_in_ledger(chain: Evid
 
 
 @pytest.mark.parametrize("days", [-20, -50])
-def test_seal_adds_lost_rows_of_runs_that_started_months_before_their_seal(
+def test_seal_adds_lost_ledger_row_of_run_that_started_in_an_earlier_month(
     chain: Evidence, days: int
 ) -> None:
     """The folder names the month in which the run began, which may be before that of the seal."""
@@ -102,7 +102,7 @@ def test_seal_searches_whole_store_after_it_finds_a_bundle_without_ledger_row(
 
 
 @pytest.mark.fault
-def test_concurrent_seals_after_restore_of_state_database_keep_a_single_chain(
+def test_concurrent_seals_after_restore_of_state_database_add_each_ledger_row_once(
     evidence: Evidence,
 ) -> None:
     """A seal holds the lock `StateLock.EVIDENCE` while it adds lost rows and its own row."""
@@ -128,7 +128,7 @@ def test_forged_bundles_in_store_do_not_prevent_a_seal(chain: Evidence) -> None:
     assert chain.verify().first_bad == "backup_offsite/2026/12/forged0"
 
 
-def test_seal_is_refused_if_no_row_can_be_added_for_bundle_after_last_row(
+def test_seal_raises_control_failed_if_bundle_after_last_ledger_row_lacks_result_json(
     chain: Evidence,
 ) -> None:
     """The result.json with the values for the row is missing.
@@ -151,7 +151,9 @@ def test_seal_is_refused_if_no_row_can_be_added_for_bundle_after_last_row(
 
 
 @pytest.mark.parametrize("lost", [0, 1])
-def test_seal_is_refused_if_last_ledger_row_was_changed(chain: Evidence, lost: int) -> None:
+def test_seal_raises_control_failed_if_last_ledger_row_was_changed(
+    chain: Evidence, lost: int
+) -> None:
     """As soon as the row is restored, runs can be sealed again."""
     last = ledger.rows(chain.conn)[2 - lost]
     if lost:
@@ -167,7 +169,7 @@ def test_seal_is_refused_if_last_ledger_row_was_changed(chain: Evidence, lost: i
 
 
 @pytest.mark.parametrize("copy", ["0copy", "zcopy"])
-def test_recovery_ignores_genuine_bundle_that_was_copied_to_another_folder(
+def test_recover_ledger_ignores_copy_of_signed_bundle_in_folder_of_another_run(
     chain: Evidence, copy: str
 ) -> None:
     """The signature of the copy is valid, but its folder is that of another run."""
@@ -181,7 +183,7 @@ def test_recovery_ignores_genuine_bundle_that_was_copied_to_another_folder(
 
 @pytest.mark.parametrize("name", [SIGNATURE, SUMS, RESULT])
 @pytest.mark.parametrize("hide", ["delete", "overwrite"])
-def test_seal_adds_lost_ledger_row_of_bundle_that_was_overwritten_or_deleted_in_s3(
+def test_seal_adds_lost_ledger_row_if_file_of_bundle_was_overwritten_or_deleted_in_s3(
     evidence: Evidence, endpoint: str, name: str, hide: str
 ) -> None:
     """The older version of the object is the signed one. Verification names the bundle."""

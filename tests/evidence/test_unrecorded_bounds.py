@@ -63,7 +63,7 @@ def keys_of(evidence: Evidence) -> TrustedKeys:
 
 
 @pytest.mark.parametrize("copied", ["recorded", "lost"])
-def test_copies_of_genuine_bundle_do_not_hide_bundle_without_ledger_row(
+def test_lost_legal_hold_is_detected_although_store_contains_50_copies_of_signed_bundle(
     evidence: Evidence, copied: str
 ) -> None:
     """The copies are newer, and outnumber the bundles that are read."""
@@ -96,7 +96,7 @@ def test_copies_of_genuine_bundle_do_not_hide_bundle_without_ledger_row(
     assert "evidence.register_lost" in [finding.code for finding in findings]
 
 
-def test_bundle_that_continues_the_chain_after_last_ledger_row_is_read_before_other_bundles(
+def test_bundle_that_follows_last_ledger_row_in_chain_is_read_before_newer_bundles(
     evidence: Evidence,
 ) -> None:
     """Otherwise newer copies of pruned bundles would be read instead of the lost bundle."""
@@ -114,7 +114,9 @@ def test_bundle_that_continues_the_chain_after_last_ledger_row_is_read_before_ot
         assert company.lost() == {"legal_hold"}
 
 
-def test_copies_of_genuine_bundles_count_towards_limit_on_forged_folders(chain: Evidence) -> None:
+def test_copy_of_signed_bundle_counts_towards_limit_on_folders_that_search_reads(
+    chain: Evidence,
+) -> None:
     """A copy takes as long to read as a forged folder."""
     folder = chain.root / ledger.rows(chain.conn)[1].bundle
     for number in range(6):
@@ -124,7 +126,7 @@ def test_copies_of_genuine_bundles_count_towards_limit_on_forged_folders(chain: 
 
 
 @pytest.mark.parametrize("copied", [False, True])
-def test_limit_on_forged_folders_applies_if_store_has_copy_of_genuine_bundle(
+def test_seal_reads_limited_number_of_forged_files_even_if_store_has_copy_of_signed_bundle(
     chain: Evidence, copied: bool
 ) -> None:
     *_, head = ledger.rows(chain.conn)
@@ -142,7 +144,9 @@ def test_limit_on_forged_folders_applies_if_store_has_copy_of_genuine_bundle(
     assert sum("forged" in call.args[1] for call in reads.call_args_list) <= 8
 
 
-def test_limit_on_forged_folders_applies_to_search_of_whole_store(chain: Evidence) -> None:
+def test_seal_reads_limited_number_of_forged_files_when_it_searches_whole_store(
+    chain: Evidence,
+) -> None:
     *_, head = ledger.rows(chain.conn)
     for number in range(50):
         forge_bundle(chain, f"zzz/2020/01/forged{number}", head)
@@ -157,7 +161,9 @@ def test_limit_on_forged_folders_applies_to_search_of_whole_store(chain: Evidenc
     assert sum("forged" in call.args[1] for call in reads.call_args_list) <= 8
 
 
-def test_seal_works_with_more_store_folders_than_allowed_sql_parameters(chain: Evidence) -> None:
+def test_seal_succeeds_if_store_has_more_folders_than_a_query_can_have_parameters(
+    chain: Evidence,
+) -> None:
     flooded = FloodedStore(chain.store)
     assert chain.seal(11, clock=LATER, store=flooded).seq == 4
     assert reader_of(chain, flooded).sealed_states(LATER.now()).unchecked > 60_000

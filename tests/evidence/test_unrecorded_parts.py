@@ -18,7 +18,7 @@ KNOWN = ["backup_offsite", "drill_restore", "respond_to_incident"]
 
 
 @pytest.mark.parametrize("workflow", ["update_incident", LETTER, "sample_audit.commitment"])
-def test_lost_legal_hold_is_detected_from_bundle_of_unknown_workflow(
+def test_lost_legal_hold_is_detected_from_bundle_of_workflow_missing_in_policy_pack_and_ledger(
     evidence: Evidence, workflow: str
 ) -> None:
     """Neither the policy pack nor the restored ledger names the workflow."""
@@ -40,7 +40,7 @@ def test_lost_legal_hold_is_detected_from_bundle_of_unknown_workflow(
 @pytest.mark.parametrize(
     ("number", "workflow"), [(11, LETTER), (11, "update_incident"), (-150, "backup_offsite")]
 )
-def test_seal_adds_lost_row_of_unknown_workflow_or_of_run_that_started_months_ago(
+def test_seal_adds_lost_ledger_row_if_workflow_is_unknown_or_run_started_months_ago(
     chain: Evidence, number: int, workflow: str
 ) -> None:
     """Only one row is lost in each case. The run may have waited for months before its seal."""

@@ -75,7 +75,7 @@ def test_seal_removes_files_that_no_step_recorded(evidence: Evidence) -> None:
 
 
 @pytest.mark.parametrize("edited", [CONTENT + b"x", CONTENT[1:], b""])
-def test_seal_is_refused_if_stored_file_was_edited_before_the_seal(
+def test_seal_raises_control_failed_if_file_was_edited_after_it_was_stored(
     evidence: Evidence, edited: bytes
 ) -> None:
     """The seal reads the file again and refuses it, so neither a bundle nor a ledger row exists."""
@@ -88,14 +88,16 @@ def test_seal_is_refused_if_stored_file_was_edited_before_the_seal(
     assert evidence.seal(stored={NAME: digest}).seq == 1
 
 
-def test_seal_is_refused_if_stored_file_was_removed_before_the_seal(evidence: Evidence) -> None:
+def test_seal_raises_control_failed_if_file_was_removed_after_it_was_stored(
+    evidence: Evidence,
+) -> None:
     digest = written(evidence.store)
     (evidence.root / bundle_of() / NAME).unlink()
     with pytest.raises(ControlFailed, match=f"{NAME} was removed after this run stored it"):
         evidence.seal(stored={NAME: digest})
 
 
-def test_evidence_file_keeps_its_previous_content_if_its_writer_is_not_committed(
+def test_evidence_file_keeps_its_previous_content_if_writer_is_closed_without_commit(
     evidence: Evidence,
 ) -> None:
     """If there is no previous content, the file does not exist."""
@@ -112,7 +114,9 @@ def test_evidence_file_keeps_its_previous_content_if_its_writer_is_not_committed
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/x", "SHA256SUMS", "result.json", "a//b", ""])
-def test_invalid_file_name_is_refused(evidence: Evidence, name: str) -> None:
+def test_writer_and_seal_raise_usage_error_if_file_name_is_invalid(
+    evidence: Evidence, name: str
+) -> None:
     """The writer and the seal refuse the name before anything is written."""
     with pytest.raises(UsageError, match="evidence file name"):
         folder(evidence.store).writer(name)

@@ -45,7 +45,7 @@ def grow(file: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_too_large_bundle_file_is_refused_before_it_is_read_completely(
+def test_verification_fails_for_bundle_file_above_size_limit_without_reading_it_completely(
     chain: Evidence, name: str
 ) -> None:
     """This holds for verification, for the compliance pages and for the recovery of the ledger."""
@@ -82,7 +82,9 @@ def test_sha256sums_of_largest_possible_bundle_is_within_size_limit(evidence: Ev
     assert MOST_LISTED > MOST_FILES  # a file too many is still noticed
 
 
-def test_too_many_files_for_a_bundle_are_refused(evidence: Evidence) -> None:
+def test_seal_raises_usage_error_if_bundle_would_have_more_than_10000_files(
+    evidence: Evidence,
+) -> None:
     """The seal refuses the files before it writes anything."""
     with pytest.raises(UsageError, match="at most 10000 files"):
         evidence.seal(files={f"{number}.txt": b"" for number in range(MOST_FILES)})
@@ -121,7 +123,7 @@ def copied(chain: Evidence, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("make", [pipe, link, device])
 @pytest.mark.parametrize("name", [*NAMES, "report.en.html"])
-def test_symbolic_link_pipe_or_device_in_bundle_folder_is_refused(
+def test_verification_fails_if_bundle_file_was_replaced_by_symbolic_link_pipe_or_device(
     copied: Path, chain: Evidence, make: Callable[[Path], None], name: str
 ) -> None:
     """`verify PATH` does not wait at a pipe until a process writes to it, and follows no link."""
@@ -135,7 +137,7 @@ def test_symbolic_link_pipe_or_device_in_bundle_folder_is_refused(
 
 
 @pytest.mark.parametrize("make", [pipe, link, device])
-def test_symbolic_link_or_pipe_added_to_bundle_folder_is_reported(
+def test_verification_reports_link_pipe_or_device_in_bundle_folder_as_added_file(
     copied: Path, chain: Evidence, make: Callable[[Path], None]
 ) -> None:
     """The link or pipe is reported like any other file that was added after the seal."""
@@ -153,7 +155,7 @@ def test_symbolic_link_to_folder_is_not_followed(copied: Path, chain: Evidence) 
     assert not verify_path(copied, [chain.signer.public_pem]).verified
 
 
-def test_pipe_in_place_of_previous_bundles_sha256sums_is_refused(
+def test_verification_fails_if_sha256sums_of_previous_bundle_is_a_pipe(
     chain: Evidence, tmp_path: Path
 ) -> None:
     """Verification of a folder on a disk reads SHA256SUMS of the previous bundle."""

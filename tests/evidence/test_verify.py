@@ -78,7 +78,7 @@ def run_lines(lines: list[str], environment: dict[str, str]) -> subprocess.Compl
 
 @pytest.mark.parametrize("seq", [1, 2, 3])
 @pytest.mark.parametrize("name", KINDS)
-def test_verification_fails_and_reports_bundle_with_a_changed_byte_in_any_file(
+def test_verification_reports_bundle_if_a_byte_in_any_of_its_files_was_changed(
     chain: Evidence, name: str, seq: int
 ) -> None:
     """A byte in the middle of the file is changed, in the first, a middle and the last bundle."""
@@ -96,7 +96,7 @@ def test_verification_fails_and_reports_bundle_with_a_changed_byte_in_any_file(
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_verification_fails_and_reports_bundle_with_missing_or_added_file(
+def test_verification_reports_bundle_if_a_file_is_missing_or_was_added(
     chain: Evidence, name: str
 ) -> None:
     bundle = row_at(chain, 2).bundle
@@ -118,7 +118,7 @@ def test_verification_fails_and_reports_bundle_with_missing_or_added_file(
 
 @pytest.mark.parametrize("seq", [1, 2, 3])
 @pytest.mark.parametrize("column", list(COLUMNS))
-def test_verification_fails_and_reports_bundle_whose_ledger_row_has_any_changed_column(
+def test_verification_reports_bundle_if_any_column_of_its_ledger_row_was_changed(
     chain: Evidence, column: str, seq: int
 ) -> None:
     """Every column is changed, in the first, a middle and the last row."""
@@ -196,7 +196,7 @@ def test_verification_fails_if_signer_pem_is_not_the_key_that_signed(chain: Evid
 
 @pytest.mark.parametrize("seq", [1, 2, 3])
 @pytest.mark.parametrize("folder_too", [False, True])
-def test_verification_fails_and_reports_bundle_whose_ledger_row_was_deleted(
+def test_verification_reports_bundle_if_its_ledger_row_was_deleted(
     chain: Evidence, seq: int, folder_too: bool
 ) -> None:
     """If row and folder of the last bundle are deleted together, the loss is not detected."""
@@ -210,7 +210,7 @@ def test_verification_fails_and_reports_bundle_whose_ledger_row_was_deleted(
     assert (verification.verified, verification.first_bad) == (False, row.bundle)
 
 
-def test_verification_reports_bundle_of_the_first_of_several_deleted_ledger_rows(
+def test_verification_reports_bundle_of_first_deleted_row_if_several_ledger_rows_were_deleted(
     chain: Evidence,
 ) -> None:
     """First, two rows in the middle are deleted. Later, all rows are deleted."""
@@ -239,7 +239,9 @@ def test_swapped_bundles_fail_verification(chain: Evidence) -> None:
     assert chain.verify().first_bad == first
 
 
-def test_bundle_rewritten_with_untrusted_key_is_refused(chain: Evidence) -> None:
+def test_verification_fails_for_bundle_that_was_rewritten_and_signed_with_untrusted_key(
+    chain: Evidence,
+) -> None:
     """The forged bundle, including its signer.pem, is consistent in itself."""
     forger = Signer.from_pem(generate_key())
     bundle = row_at(chain, 3).bundle
@@ -272,7 +274,7 @@ def test_bundle_rewritten_with_untrusted_key_is_refused(chain: Evidence) -> None
     assert verify_path(folder, [chain.signer.public_pem]).first_bad == str(folder)
 
 
-def test_verification_with_wrong_trusted_key_fails(chain: Evidence) -> None:
+def test_verification_fails_if_trusted_key_did_not_sign_any_bundle(chain: Evidence) -> None:
     """The first bundle is named. Without any trusted key, verification refuses to start."""
     other = Signer.from_pem(generate_key()).public_pem
     assert verify_all(chain.store, chain.conn, [other]).first_bad == row_at(chain, 1).bundle
@@ -280,14 +282,16 @@ def test_verification_with_wrong_trusted_key_fails(chain: Evidence) -> None:
         verify_all(chain.store, chain.conn, [])
 
 
-def test_verification_of_empty_ledger_and_store_does_not_pass(evidence: Evidence) -> None:
+def test_verification_fails_with_reason_no_evidence_if_ledger_and_store_are_empty(
+    evidence: Evidence,
+) -> None:
     verification = evidence.verify()
     assert (verification.verified, verification.bundles, verification.first_bad) == (False, 0, None)
     assert verification.reason
     assert "no evidence" in verification.reason
 
 
-def test_verification_accepts_bundle_without_ledger_row_only_at_end_of_chain(
+def test_verification_accepts_missing_ledger_row_of_interrupted_seal_only_at_end_of_chain(
     chain: Evidence,
 ) -> None:
     """An interrupted seal can explain a missing row only at the end of the chain."""
@@ -325,7 +329,9 @@ def test_verification_leaves_no_open_transaction_and_no_lock(chain: Evidence) ->
     assert chain.conn.scalar(held) == 0
 
 
-def test_verification_of_single_bundle_checks_ledger_row_and_link(chain: Evidence) -> None:
+def test_verification_of_single_bundle_fails_if_its_ledger_row_or_previous_row_was_deleted(
+    chain: Evidence,
+) -> None:
     """The bundle is given by its path in the store. The ledger is used if it is available."""
     trusted = [chain.signer.public_pem]
     rows = ledger.rows(chain.conn)
@@ -364,7 +370,7 @@ def test_printed_commands_verify_bundle_without_parcelseal(
     assert run_lines(lines, uninstalled).returncode == 0
 
 
-def test_copied_bundle_is_verified_without_ledger_and_link(
+def test_copied_bundle_passes_verification_with_remark_that_link_was_not_checked(
     chain: Evidence, tmp_path: Path, uninstalled: dict[str, str]
 ) -> None:
     """A remark says that the link was not checked."""
@@ -383,7 +389,9 @@ def test_copied_bundle_is_verified_without_ledger_and_link(
         verify_path(copy / "missing")
 
 
-def test_link_to_previous_bundle_is_verified_in_copy_of_store(chain: Evidence) -> None:
+def test_verification_of_bundle_folder_fails_if_previous_bundle_in_store_was_changed(
+    chain: Evidence,
+) -> None:
     second = chain.root / row_at(chain, 2).bundle
     assert verify_path(second, [chain.signer.public_pem]).remarks == []
     first = chain.root / row_at(chain, 1).bundle / "SHA256SUMS"
@@ -391,7 +399,9 @@ def test_link_to_previous_bundle_is_verified_in_copy_of_store(chain: Evidence) -
     assert "previous bundle" in str(verify_path(second, [chain.signer.public_pem]).reason)
 
 
-def test_sha256sums_with_path_outside_of_bundle_folder_is_refused(chain: Evidence) -> None:
+def test_verification_fails_if_sha256sums_contains_path_outside_of_bundle_folder(
+    chain: Evidence,
+) -> None:
     """A path that leaves the folder is refused, even if the signature is valid."""
     bundle = row_at(chain, 3).bundle
     folder = chain.root / bundle

@@ -7,7 +7,7 @@ import psycopg
 from include.expectations.check import Activity
 
 
-def test_activity_includes_prepared_transaction_as_open_transaction(database: str) -> None:
+def test_activity_read_treats_prepared_transaction_as_open_transaction(database: str) -> None:
     """A prepared transaction has no session, but its changes become visible if it is committed."""
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("CREATE TABLE parcel (id int)")

@@ -212,7 +212,7 @@ def _type(name: str) -> SQL:
     return SQL('"char"' if name == "char" else name)
 
 
-def test_expectations_of_great_expectations_give_expected_result_for_every_base_type(
+def test_expectation_on_column_of_any_base_type_returns_expected_records_or_is_refused(
     database: str,
 ) -> None:
     """The test reads the types from the server, so it fails for a new type of PostgreSQL.
@@ -258,7 +258,9 @@ def test_expectations_of_great_expectations_give_expected_result_for_every_base_
     } == {}
 
 
-def test_check_finds_the_same_records_as_great_expectations_itself(database: str) -> None:
+def test_check_reports_expected_records_and_great_expectations_result_has_same_number(
+    database: str,
+) -> None:
     """The test includes ranges with limits that the class of Great Expectations does not accept."""
     names = ("int4", "text", "timestamptz", "inet", "json")
     columns = {name: TYPES[name] for name in names}
@@ -285,7 +287,7 @@ WHERE e.typtype = 'b' AND e.typnamespace = 'pg_catalog'::regnamespace
 """
 
 
-def test_array_columns_can_be_compared_for_equality_if_their_item_type_has_equality(
+def test_equality_expectation_fits_array_column_only_if_item_type_has_equality(
     database: str,
 ) -> None:
     """Expectations about patterns, lengths and ranges are refused for arrays."""

@@ -113,7 +113,7 @@ def number(code: str, born: str) -> str:
     return f"{code}{born}0010"
 
 
-def test_division_code_in_id_number_is_valid_if_not_retired_before_the_birth(
+def test_id_number_breaks_expectation_if_division_code_is_unknown_or_was_retired_before_birth(
     registry: Registry,
 ) -> None:
     registry.divisions(("110101", None, None), ("110103", None, date(2010, 7, 1)))
@@ -127,7 +127,7 @@ def test_division_code_in_id_number_is_valid_if_not_retired_before_the_birth(
     assert registry.broken(ID_NUMBER, "column: number, part: division") == {5}
 
 
-def test_expectation_about_divisions_does_not_report_malformed_id_numbers(
+def test_expectation_about_division_codes_ignores_malformed_id_numbers(
     registry: Registry,
 ) -> None:
     """Other expectations check the format and the date of birth."""
@@ -141,7 +141,7 @@ def test_expectation_about_divisions_does_not_report_malformed_id_numbers(
 @pytest.mark.parametrize(
     ("kind", "is_local"), [("date", True), ("timestamp", True), ("timestamptz", False)]
 )
-def test_expectation_about_divisions_compares_days_in_timezone_of_policy_pack(
+def test_timestamptz_is_compared_with_retirement_date_of_division_code_in_pack_timezone(
     registry: Registry, kind: str, is_local: bool
 ) -> None:
     registry.connection.execute(f"ALTER TABLE person ALTER COLUMN at TYPE {kind}")
@@ -194,7 +194,7 @@ def test_division_code_is_valid_from_first_to_last_day_of_its_validity(
         (ID_NUMBER, "column: number, part: form", "this key is unknown"),
     ],
 )
-def test_load_pack_refuses_unknown_field_names_in_an_expectation(
+def test_load_pack_reports_unknown_or_missing_fields_of_division_expectation(
     tmp_path: Path, kind: str, kwargs: str, expected: str
 ) -> None:
     rule = RULE.format(type=kind, kwargs=kwargs)

@@ -39,7 +39,7 @@ def connection(database: str) -> Iterator[psycopg.Connection]:
         yield connection
 
 
-def test_value_set_with_more_values_than_a_postgresql_query_has_columns_is_accepted(
+def test_value_set_of_2000_values_is_accepted_despite_column_limit_of_postgresql_queries(
     connection: psycopg.Connection,
 ) -> None:
     """A query can have at most 1,664 columns, so it must not have one column for each value."""
@@ -83,7 +83,7 @@ def test_value_set_with_more_values_than_a_postgresql_query_has_columns_is_accep
     ],
     ids=str,
 )  # fmt: skip
-def test_misfit_message_states_the_argument_that_does_not_fit_the_column_type(
+def test_misfit_message_contains_name_of_argument_that_does_not_fit_the_column_type(
     connection: psycopg.Connection, kind: str, kwargs: dict[str, Any], fault: str | None
 ) -> None:
     """Without this check, PostgreSQL would refuse the whole scan or misread the argument."""
@@ -94,7 +94,7 @@ def test_misfit_message_states_the_argument_that_does_not_fit_the_column_type(
     assert fault is None or fault in messages[0]
 
 
-def test_problem_of_expectation_is_reported_with_file_line_and_path(
+def test_expectation_that_does_not_fit_its_column_is_reported_with_file_line_and_path(
     database: str, tmp_path: Path
 ) -> None:
     """`config check` lists all of these problems before a run."""
@@ -154,7 +154,7 @@ def test_check_skips_only_the_expectation_that_does_not_fit_its_column(
         ("min_value: 2024-03-02T00:01, max_value: 2024-03-01", "min_value 2024-03-02T00:01 is abo"),
     ],
 )
-def test_load_pack_refuses_range_with_invalid_date(
+def test_load_pack_reports_range_with_invalid_date_or_with_minimum_above_maximum(
     tmp_path: Path, arguments: str, message: str
 ) -> None:
     rule = f"{{id: a, type: {BETWEEN}, severity: warn, clause: '5.1', title: {{en: a, zh-CN: b}}, "

@@ -67,7 +67,7 @@ def is_day(text: str) -> bool:
 
 @settings(max_examples=300, deadline=None)
 @given(NUMBERS)
-def test_birth_date_condition_accepts_exactly_the_dates_of_the_calendar(
+def test_sql_condition_accepts_id_number_only_if_its_birth_date_exists_in_calendar(
     connection: psycopg.Connection, number: str | None
 ):
     """The date must exist and must not be in the future. The condition is null for other texts."""
@@ -80,7 +80,7 @@ def test_birth_date_condition_accepts_exactly_the_dates_of_the_calendar(
 
 @settings(max_examples=300, deadline=None)
 @given(NUMBERS)
-def test_check_character_condition_agrees_with_the_algorithm_of_the_standard(
+def test_sql_condition_for_check_character_gives_same_result_as_algorithm_of_standard(
     connection: psycopg.Connection, number: str | None
 ):
     """The weighted sum modulo 11 selects one of eleven check characters (GB 11643-1999, 6)."""
@@ -95,7 +95,7 @@ def test_check_character_condition_agrees_with_the_algorithm_of_the_standard(
 
 
 @pytest.mark.parametrize("last", "0123456789Xx")
-def test_check_character_condition_accepts_only_the_right_character(
+def test_check_character_condition_accepts_only_x_for_example_number_of_standard(
     connection: psycopg.Connection, last: str
 ):
     """For the number in the standard's example, only X is right, in upper or lower case."""

@@ -76,7 +76,7 @@ def test_each_expectation_type_is_defined_by_this_project_or_great_expectations(
     share=st.decimals("0.001", 1, places=3),
     broken=st.integers(0, 10**9),
 )
-def test_is_within_mostly_compares_rate_of_passed_records_with_mostly_without_rounding(
+def test_is_within_mostly_returns_true_if_exact_rate_of_passed_records_is_at_least_mostly(
     rows: int, share: Decimal, broken: int
 ) -> None:
     broken = min(broken, rows)

@@ -30,7 +30,7 @@ NOW = datetime(2026, 3, 29, 16, 30, tzinfo=UTC)  # in Shanghai the 30th, half pa
         (Kind.LOCAL, "PT24H", "Europe/Berlin", "2026-03-28 17:30:00"),
     ],
 )
-def test_days_of_a_period_are_counted_in_the_timezone_of_the_policy_pack(
+def test_before_subtracts_days_and_months_of_period_in_timezone_of_policy_pack(
     database: str, kind: Kind, period: str, timezone: str, expected: str
 ) -> None:
     query = sa.select(sa.cast(before(NOW, Period.parse(period), timezone, kind), sa.Text))

@@ -59,7 +59,7 @@ def people(tmp_path: Path) -> tuple[Suite, Records]:
 
 
 @pytest.mark.parametrize(("most", "named"), [(None, 2), (1, 1), (0, 0)])
-def test_check_lists_a_limited_number_of_keys_and_counts_all_records(
+def test_check_stores_limited_number_of_record_keys_but_counts_all_records(
     connection: psycopg.Connection, people: tuple[Suite, Records], most: int | None, named: int
 ) -> None:
     suite, records = people

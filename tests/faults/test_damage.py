@@ -118,7 +118,9 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-def test_restore_refuses_damaged_object(in_directory: Damaged, database: str) -> None:
+def test_restore_from_damaged_object_raises_error_and_target_database_stays_empty(
+    in_directory: Damaged, database: str
+) -> None:
     """The error names the object, and the target stays empty. The other restore point is usable."""
     key = in_directory.new.dump.key
     original = in_directory.read(key)
@@ -129,7 +131,7 @@ def test_restore_refuses_damaged_object(in_directory: Damaged, database: str) ->
     assert restore(in_directory.source(in_directory.old), target).differences == ()
 
 
-def test_restore_refuses_objects_swapped_between_restore_points(
+def test_restore_raises_error_if_objects_of_two_restore_points_were_swapped(
     in_directory: Damaged, database: str
 ) -> None:
     """Each object can be decrypted with the key, but belongs to the other restore point."""
@@ -160,7 +162,7 @@ def test_restore_reads_locked_object_versions_if_current_versions_are_damaged(
     assert restore(source, target).differences == ()
 
 
-def test_restore_detects_damaged_object_by_its_s3_checksum(
+def test_restore_raises_error_if_size_or_checksum_of_s3_object_has_changed(
     unversioned: Damaged, database: str
 ) -> None:
     """Without versions, size and checksum of the S3 object show the damage.
@@ -178,7 +180,7 @@ def test_restore_detects_damaged_object_by_its_s3_checksum(
 
 
 @pytest.mark.parametrize("kind", ["in_directory", "unversioned"])
-def test_restore_detects_damaged_object_despite_forged_checksum(
+def test_decryption_raises_content_refused_if_object_is_damaged_or_swapped(
     request: pytest.FixtureRequest, kind: str
 ) -> None:
     """Even if the store reports the original checksum, decryption fails and names the object."""
@@ -197,21 +199,27 @@ def test_restore_detects_damaged_object_despite_forged_checksum(
         assert ("as another object" in caught.value.message) == swapped
 
 
-def test_restore_refuses_wrong_key(damaged: Damaged, database: str) -> None:
+def test_restore_raises_error_if_private_key_does_not_belong_to_a_recipient(
+    damaged: Damaged, database: str
+) -> None:
     """The restore is refused before it changes the target database."""
     require_refused(
         damaged.source(damaged.new, "stranger"), database, damaged.new.dump.key, "does not belong"
     )
 
 
-def test_edited_manifest_is_rejected(in_directory: Damaged) -> None:
+def test_restore_point_is_not_listed_and_is_reported_if_its_manifest_was_edited(
+    in_directory: Damaged,
+) -> None:
     """The drill's record names the manifest, and the drill uses the other restore point."""
     key = f"courier/{in_directory.new.id}/manifest.json"
     in_directory.change(key, lambda data: data.replace(b'"rows": 50', b'"rows": 49'))
     require_rejected(in_directory, key, "the signature does not fit")
 
 
-def test_manifest_moved_to_another_restore_point_is_rejected(in_directory: Damaged) -> None:
+def test_restore_point_is_not_listed_and_is_reported_if_manifest_is_of_another_restore_point(
+    in_directory: Damaged,
+) -> None:
     """The manifest has a valid signature, but for another restore point."""
     for name in ("manifest.json", "manifest.json.sig"):
         in_directory.write(
@@ -222,14 +230,18 @@ def test_manifest_moved_to_another_restore_point_is_rejected(in_directory: Damag
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "database.dump.zst.enc"])
-def test_incomplete_restore_point_is_not_listed(unversioned: Damaged, name: str) -> None:
+def test_restore_point_with_missing_manifest_or_dump_is_not_listed(
+    unversioned: Damaged, name: str
+) -> None:
     """Complete restore points are still listed."""
     key = f"courier/{unversioned.new.id}/{name}"
     unversioned.store.delete(key)
     require_rejected(unversioned, key, "is missing")
 
 
-def test_restore_point_with_truncated_object_is_rejected(unversioned: Damaged) -> None:
+def test_restore_point_with_truncated_object_is_not_listed_and_is_reported(
+    unversioned: Damaged,
+) -> None:
     """The object's size in the listing differs from its size in the manifest."""
     unversioned.change(unversioned.new.dump.key, lambda data: data[:-1])
     require_rejected(unversioned, unversioned.new.dump.key, "bytes instead of")

@@ -69,7 +69,7 @@ def test_backup_fails_if_database_restarts_during_dump(
     assert len(broken.points(location.open())) == 1
 
 
-def test_drill_fails_if_server_restarts_during_restore(
+def test_restore_drill_fails_if_server_restarts_during_restore(
     rig: Rig, fragile: EmbeddedPostgres, directory: StoreLocation
 ) -> None:
     """The next drill drops the scratch databases of both drills."""
@@ -90,7 +90,7 @@ def test_drill_fails_if_server_restarts_during_restore(
     assert rig.scratch_names(server) == rig.owed_scratch() == []
 
 
-def test_drill_on_full_disk_drops_scratch_database(
+def test_restore_drill_on_full_disk_fails_and_drops_scratch_database(
     rig: Rig, cramped: EmbeddedPostgres, directory: StoreLocation
 ) -> None:
     """The error names the full disk."""
@@ -117,14 +117,14 @@ def test_backup_with_wrong_password_fails_without_printing_it(
     assert list(directory.open().list()) == []
 
 
-def test_backup_of_missing_database_fails_with_the_name_of_the_database(
+def test_backup_of_missing_database_fails_with_error_that_contains_the_database_name(
     small: Rig, directory: StoreLocation
 ) -> None:
     with pytest.raises(UsageError, match="fault_none"):
         small.back_up(directory.open(), source=small.address.with_database("fault_none"))
 
 
-def test_backup_from_stopped_server_fails_with_the_address_of_the_server(
+def test_backup_from_unreachable_server_fails_with_error_that_contains_its_address(
     small: Rig, directory: StoreLocation
 ) -> None:
     """The error message states what to check."""
@@ -279,7 +279,7 @@ def test_backup_fails_if_database_restarts_while_locking_tables(
     assert list(directory.open().list()) == []
 
 
-def test_drill_fails_if_server_restarts_while_checking_foreign_keys(
+def test_restore_drill_fails_if_server_restarts_while_foreign_keys_are_checked(
     rig: Rig, fragile: EmbeddedPostgres, directory: StoreLocation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The drill reports that the connection to the scratch database was lost."""

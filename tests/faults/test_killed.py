@@ -95,7 +95,7 @@ def test_backup_killed_while_dumping_leaves_no_restore_point_or_process(
     require_clean_run(rig, directory)
 
 
-def test_upload_of_killed_backup_is_removed_by_next_run(
+def test_multipart_upload_of_killed_backup_is_removed_by_next_backup(
     rig: Rig, s3: StoreLocation, s3_through_proxy: StoreLocation, proxy: FaultyProxy
 ) -> None:
     """The killed backup leaves an incomplete multipart upload, but no restore point."""
@@ -112,7 +112,7 @@ def test_upload_of_killed_backup_is_removed_by_next_run(
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "lock of manifest.json", "manifest.json.sig"])
-def test_backup_killed_before_its_signature_is_not_a_restore_point(
+def test_backup_killed_before_it_wrote_its_signature_is_not_listed_as_restore_point(
     small: Rig, directory: StoreLocation, name: str
 ) -> None:
     """The killed backup leaves a locked dump without a signature.
@@ -139,7 +139,7 @@ def test_backup_killed_before_its_signature_is_not_a_restore_point(
     assert [path.name for path in Path(directory.address, "courier").iterdir()] == [manifest.id]
 
 
-def test_backup_killed_before_its_signature_in_s3_is_not_a_restore_point(
+def test_backup_killed_before_it_wrote_its_signature_to_s3_is_not_listed_as_restore_point(
     small: Rig, s3: StoreLocation, s3_through_proxy: StoreLocation, proxy: FaultyProxy
 ) -> None:
     """The killed backup leaves unsigned objects, which Object Lock keeps.
@@ -162,7 +162,7 @@ def test_backup_killed_before_its_signature_in_s3_is_not_a_restore_point(
     assert [finding.code for finding in record.findings] == ["backup.unfinished.locked"]
 
 
-def test_scratch_database_of_killed_drill_is_dropped_by_next_drill(
+def test_scratch_database_of_killed_restore_drill_is_dropped_by_next_restore_drill(
     rig: Rig, directory: StoreLocation
 ) -> None:
     """The process pg_restore ends, and the next drill passes."""
@@ -182,7 +182,7 @@ def test_scratch_database_of_killed_drill_is_dropped_by_next_drill(
     assert rig.scratch_names() == rig.owed_scratch() == []
 
 
-def test_server_stops_creating_index_after_drill_is_killed(
+def test_server_stops_creating_index_after_restore_drill_is_killed(
     slow_to_index: Rig, directory: StoreLocation
 ) -> None:
     """Creating the index takes half a minute. The next clean-up drops the scratch database."""
@@ -199,7 +199,7 @@ def test_server_stops_creating_index_after_drill_is_killed(
     assert slow_to_index.scratch_names() == slow_to_index.owed_scratch() == []
 
 
-def test_clean_up_keeps_scratch_database_of_running_drill(
+def test_clean_up_keeps_scratch_database_of_running_restore_drill(
     rig: Rig, directory: StoreLocation
 ) -> None:
     """Only scratch databases of drills that have ended are dropped."""
@@ -222,7 +222,7 @@ def test_clean_up_keeps_scratch_database_of_running_drill(
         pytest.param(r"/SHA256SUMS\.sig\?retention", id="while locking"),
     ],
 )
-def test_retry_after_kill_during_s3_upload_seals_bundle_once(
+def test_second_seal_after_kill_during_s3_upload_creates_a_single_valid_bundle(
     rig: Rig, s3: StoreLocation, s3_through_proxy: StoreLocation, proxy: FaultyProxy, stage: str
 ) -> None:
     """The retry seals a single bundle. After it, the verification of all bundles succeeds."""
@@ -255,7 +255,7 @@ def test_retry_after_kill_during_s3_upload_seals_bundle_once(
     assert verified.bundles == 2
 
 
-def test_backup_is_refused_while_another_backup_of_database_runs(
+def test_second_backup_of_database_cannot_get_lock_while_first_backup_runs(
     rig: Rig, directory: StoreLocation
 ) -> None:
     """The first backup completes."""

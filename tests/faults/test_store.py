@@ -67,7 +67,7 @@ def reading(request: ProxiedRequest) -> bool:
     return request.method == "GET" and ".enc" in request.path
 
 
-def test_backup_retries_requests_after_every_kind_of_store_failure(
+def test_backup_succeeds_although_each_kind_of_store_failure_occurs_once(
     rig: Rig, s3: StoreLocation, s3_through_proxy: StoreLocation, proxy: FaultyProxy
 ) -> None:
     """Each fault occurs once during a single backup, and the backup is complete."""
@@ -119,7 +119,7 @@ def require_whole(rig: Rig, store: ObjectStore) -> None:
     assert len(digests) == 2
 
 
-def test_drill_retries_requests_after_every_kind_of_store_failure(
+def test_restore_drill_succeeds_although_each_kind_of_store_failure_occurs_once(
     rig: Rig, s3: StoreLocation, s3_through_proxy: StoreLocation, proxy: FaultyProxy
 ) -> None:
     """Each fault occurs once during a drill, and every restored table equals the original."""
@@ -141,7 +141,7 @@ def test_drill_retries_requests_after_every_kind_of_store_failure(
     assert record.data["compared"] == 2
 
 
-def test_backup_and_drill_succeed_if_store_throttles_every_tenth_request(
+def test_backup_and_restore_drill_succeed_if_store_throttles_every_tenth_request(
     small: Rig, s3: StoreLocation, s3_through_proxy: StoreLocation, proxy: FaultyProxy
 ) -> None:
     proxy.rule = every(10, THROTTLED)
@@ -177,7 +177,7 @@ def test_backup_fails_within_30_seconds_if_store_stays_unavailable(
     assert unfinished_uploads(client_for(s3.address), s3.bucket) == 0
 
 
-def test_drill_fails_and_drops_scratch_database_if_store_becomes_unavailable(
+def test_restore_drill_fails_and_drops_scratch_database_if_store_becomes_unavailable(
     rig: Rig, s3: StoreLocation, s3_through_proxy: StoreLocation, proxy: FaultyProxy
 ) -> None:
     """The error names the object that could not be read."""
@@ -229,7 +229,7 @@ def findings_of(offsite: Offsite) -> dict[str, Outcome]:
         pytest.param("bare", "backup.store.no_object_lock", None, id="without Object Lock"),
     ],
 )
-def test_preflight_fails_for_unsuitable_bucket(
+def test_preflight_fails_if_bucket_is_missing_or_lacks_versioning_or_object_lock(
     small: Rig, moto: MotoServer, bucket: str, code: str, error: str | None
 ) -> None:
     """If a backup is made nevertheless, it fails and leaves no restore point."""
@@ -244,7 +244,9 @@ def test_preflight_fails_for_unsuitable_bucket(
         assert unfinished_uploads(client, name) == 0
 
 
-def test_preflight_of_suitable_store_has_no_findings(small: Rig, s3: StoreLocation) -> None:
+def test_preflight_of_versioned_bucket_with_object_lock_has_no_findings(
+    small: Rig, s3: StoreLocation
+) -> None:
     """The other tests of the preflight use this store with one changed property."""
     assert findings_of(small.keys.offsite(s3.open())) == {}
 
@@ -256,7 +258,9 @@ def test_preflight_fails_if_offsite_store_is_at_site_of_database(
     assert findings_of(small.keys.offsite(store)) == {"backup.site.same": Outcome.FAIL}
 
 
-def test_preflight_fails_for_unusable_recipients(small: Rig, s3: StoreLocation) -> None:
+def test_preflight_fails_if_recipient_key_is_unreadable_expired_or_used_twice(
+    small: Rig, s3: StoreLocation
+) -> None:
     """A recipient has no readable key, an expired key, or the same key as another recipient."""
     sound = small.keys.offsite(s3.open())
     first, second = sound.recipients
@@ -278,7 +282,7 @@ def test_preflight_fails_for_unusable_recipients(small: Rig, s3: StoreLocation) 
     }
 
 
-def test_retry_of_backup_killed_after_publishing_creates_no_second_restore_point(
+def test_retry_of_backup_returns_restore_point_that_the_first_attempt_already_published(
     small: Rig, s3: StoreLocation
 ) -> None:
     """The retry records the killed attempt's restore point and does not create another."""
@@ -294,7 +298,7 @@ def test_retry_of_backup_killed_after_publishing_creates_no_second_restore_point
     assert other.id != first.id
 
 
-def test_backup_with_slow_system_clock_is_kept_beside_the_later_restore_point(
+def test_backup_by_worker_with_slow_clock_does_not_replace_existing_restore_point(
     small: Rig, location: StoreLocation
 ) -> None:
     """The system clock of the second worker is two hours slow. Both restore points are kept.

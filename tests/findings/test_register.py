@@ -73,7 +73,9 @@ def refused(message: str) -> pytest.RaisesExc[UsageError]:
     return pytest.raises(UsageError, match=message)
 
 
-def test_second_call_of_open_finding_returns_existing_number(conn: Connection) -> None:
+def test_open_finding_called_twice_with_same_reference_returns_same_number(
+    conn: Connection,
+) -> None:
     number = opened(conn)
     assert opened(conn, due_on=date(2030, 1, 1)) == number
     assert opened(conn, "2026Q3/accesses/18/approved") != number
@@ -127,13 +129,15 @@ def test_failed_retest_reopens_finding(conn: Connection) -> None:
     assert retested(conn, number).retests == 2
 
 
-def test_retest_without_answer_is_refused(conn: Connection) -> None:
+def test_retest_of_finding_without_answer_raises_usage_error(conn: Connection) -> None:
     with refused("no corrective action yet"):
         retested(conn, opened(conn))
 
 
 @pytest.mark.parametrize("same", ["li.na", " li.na ", "Li.Na", "ｌｉ．ｎａ"])
-def test_retest_by_the_person_who_answered_is_refused(conn: Connection, same: str) -> None:
+def test_retest_by_person_who_answered_the_finding_raises_usage_error(
+    conn: Connection, same: str
+) -> None:
     number = opened(conn)
     answered(conn, number, by="li.na")
     with refused("cannot retest it"):
@@ -141,7 +145,7 @@ def test_retest_by_the_person_who_answered_is_refused(conn: Connection, same: st
     assert register.get_finding(conn, number).state is State.ANSWERED
 
 
-def test_retest_by_any_person_who_ever_answered_is_refused(conn: Connection) -> None:
+def test_retest_by_person_who_gave_an_earlier_answer_raises_usage_error(conn: Connection) -> None:
     """The first person who answered may not test, even if a colleague gave the second answer."""
     number = opened(conn)
     answered(conn, number, by="li.na")
@@ -152,7 +156,7 @@ def test_retest_by_any_person_who_ever_answered_is_refused(conn: Connection) -> 
     assert retested(conn, number).state is State.CLOSED
 
 
-def test_answer_and_retest_of_closed_finding_are_refused(conn: Connection) -> None:
+def test_answer_or_retest_of_closed_finding_raises_usage_error(conn: Connection) -> None:
     number = opened(conn)
     answered(conn, number)
     retested(conn, number)
@@ -165,7 +169,7 @@ def test_answer_and_retest_of_closed_finding_are_refused(conn: Connection) -> No
     assert register.get_finding(conn, number).state is State.CLOSED
 
 
-def test_answer_redacts_customer_numbers(conn: Connection) -> None:
+def test_phone_numbers_in_answer_to_finding_are_redacted(conn: Connection) -> None:
     number = opened(conn)
     finding = answered(
         conn, number, cause="Mr Wang, 138 1234 5678, asked", action="Call 021-5888 8888 back"
@@ -178,7 +182,7 @@ def test_answer_redacts_customer_numbers(conn: Connection) -> None:
 
 @pytest.mark.parametrize("words", ["", "  \n", "...", "13812345678", "12"])
 @pytest.mark.parametrize("which", ["cause", "action"])
-def test_answer_without_meaningful_text_is_refused(
+def test_answer_whose_cause_or_action_contains_no_words_raises_usage_error(
     conn: Connection, which: str, words: str
 ) -> None:
     number = opened(conn)
@@ -188,7 +192,7 @@ def test_answer_without_meaningful_text_is_refused(
 
 
 @pytest.mark.parametrize("nobody", ["", "  "])
-def test_answer_and_retest_without_name_of_a_person_are_refused(
+def test_answer_or_retest_without_name_of_person_raises_usage_error(
     conn: Connection, nobody: str
 ) -> None:
     number = opened(conn)
@@ -199,7 +203,7 @@ def test_answer_and_retest_without_name_of_a_person_are_refused(
         retested(conn, number, by=nobody)
 
 
-def test_answer_and_retest_of_unknown_finding_are_refused(conn: Connection) -> None:
+def test_answer_or_retest_of_unknown_finding_raises_usage_error(conn: Connection) -> None:
     for act in (answered, retested):
         with refused("no finding 77"):
             act(conn, 77)
@@ -220,7 +224,9 @@ def test_answer_can_move_due_date_only_to_a_later_day(conn: Connection) -> None:
     assert kept == [None, later, later]
 
 
-def test_answer_with_past_due_date_in_pack_timezone_is_refused(conn: Connection) -> None:
+def test_answer_with_due_date_that_has_passed_in_timezone_of_pack_raises_usage_error(
+    conn: Connection,
+) -> None:
     """At 07:00 in Shanghai, the date in UTC is still the previous day."""
     number = opened(conn, due_on=date(2026, 10, 1))
     at = datetime(2026, 10, 12, 7, tzinfo=ZoneInfo("Asia/Shanghai"))
@@ -257,7 +263,9 @@ def test_finding_is_overdue_from_the_day_after_its_due_date(conn: Connection) ->
     assert not retested(conn, number).overdue(DUE + timedelta(days=1))
 
 
-def test_concurrent_retests_run_one_after_the_other(state: Engine) -> None:
+def test_second_concurrent_retest_waits_and_then_fails_because_finding_is_closed(
+    state: Engine,
+) -> None:
     """The second transaction waits. Its retest is then refused, because the finding is closed."""
     with state.begin() as conn:
         number = opened(conn)
@@ -284,7 +292,9 @@ def test_concurrent_retests_run_one_after_the_other(state: Engine) -> None:
     assert (finding.state, finding.closed_by, finding.retests) == (State.CLOSED, "auditor", 1)
 
 
-def test_register_agrees_with_a_simple_model_for_random_actions(state: Engine) -> None:
+def test_finding_state_after_random_answers_and_retests_equals_state_of_model(
+    state: Engine,
+) -> None:
     """Three people answer and retest in random order."""
     people = st.sampled_from(["ann", "bob", "cai"])
 

@@ -15,7 +15,9 @@ MOBILES = st.from_regex(r"1[3-9][0-9]{9}", fullmatch=True).filter(lambda text: t
 
 
 @given(DATABASES, st.text())
-def test_split_key_returns_database_prefix_and_key(database: str, key: str) -> None:
+def test_split_key_separates_database_prefix_from_key_at_first_slash(
+    database: str, key: str
+) -> None:
     assert split_key(f"{database}/{key}") == (database, key)
     assert split_key(key.replace("/", "")) == (None, key.replace("/", ""))
 

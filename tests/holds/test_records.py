@@ -73,7 +73,9 @@ def record_holds(state: Engine, database: str) -> RecordHolds:
         return load_record_holds(conn, database)
 
 
-def test_batch_reads_legal_holds_again_only_after_one_was_placed_or_released(state: Engine) -> None:
+def test_hold_guard_reads_legal_holds_again_only_after_one_was_placed_or_released(
+    state: Engine,
+) -> None:
     """Reading many holds in each batch would take longer than the batch."""
     with HoldGuard(state, "courier") as guard:
         holds_of_batches = []
@@ -103,7 +105,9 @@ def test_hold_on_database_applies_to_records_of_that_database_only(state: Engine
     )
 
 
-def test_database_prefix_limits_hold_on_record_class_to_that_database(state: Engine) -> None:
+def test_hold_on_record_class_with_database_prefix_applies_only_to_that_database(
+    state: Engine,
+) -> None:
     here = commit_hold(state, HoldKind.CLASS, "courier/waybill")
     everywhere = commit_hold(state, HoldKind.CLASS, "waybill")
     assert record_holds(state, "courier").classes == {"waybill": (here, everywhere)}
@@ -111,7 +115,9 @@ def test_database_prefix_limits_hold_on_record_class_to_that_database(state: Eng
 
 
 @pytest.mark.parametrize("kind", [HoldKind.SUBJECT, HoldKind.WAYBILL, HoldKind.CASE])
-def test_database_prefix_limits_hold_on_key_to_that_database(state: Engine, kind: HoldKind) -> None:
+def test_hold_on_key_with_database_prefix_applies_only_to_that_database(
+    state: Engine, kind: HoldKind
+) -> None:
     here = commit_hold(state, kind, "courier/12")
     everywhere = commit_hold(state, kind, "12")
     assert record_holds(state, "courier").values[kind]["12"] == (here, everywhere)
@@ -120,7 +126,9 @@ def test_database_prefix_limits_hold_on_key_to_that_database(state: Engine, kind
     assert all(record_holds(state, "courier").values[other] == {} for other in others)
 
 
-def test_hold_value_with_slash_matches_key_with_slash(state: Engine) -> None:
+def test_hold_on_key_with_slash_applies_to_whole_key_and_to_part_after_database_name(
+    state: Engine,
+) -> None:
     """The text before the slash may belong to the key instead of being the name of a database."""
     hold = commit_hold(state, HoldKind.CASE, "2026/001")
     assert record_holds(state, "courier").values[HoldKind.CASE] == {"2026/001": (hold,)}
@@ -140,7 +148,7 @@ def test_fingerprint_of_holds_changes_if_hold_is_placed_or_released(state: Engin
     assert record_holds(state, "courier").fingerprint == (second.id,)
 
 
-def test_legal_hold_placed_during_batch_waits_for_its_end_and_applies_to_next_batch(
+def test_legal_hold_placed_during_deletion_batch_waits_for_end_and_applies_to_next_batch(
     state: Engine, watch: psycopg.Connection, threads: ThreadPoolExecutor
 ) -> None:
     """The next batch waits for the hold, so a run of many batches cannot delay the hold forever."""
@@ -164,7 +172,7 @@ def database_holds_in_batch(guard: HoldGuard) -> tuple[Hold, ...]:
         return holds.everything
 
 
-def test_batch_that_starts_after_a_waiting_legal_hold_applies_this_hold(
+def test_deletion_batch_that_starts_while_a_legal_hold_waits_applies_this_hold(
     state: Engine, watch: psycopg.Connection, threads: ThreadPoolExecutor
 ) -> None:
     """A later shared lock does not overtake the waiting exclusive lock of the hold."""
@@ -177,7 +185,7 @@ def test_batch_that_starts_after_a_waiting_legal_hold_applies_this_hold(
         assert later.result(20) == (placing.result(20),)
 
 
-def test_batches_of_two_databases_run_at_the_same_time(state: Engine) -> None:
+def test_deletion_batches_of_two_databases_do_not_wait_for_each_other(state: Engine) -> None:
     with (
         HoldGuard(state, "courier") as courier,
         HoldGuard(state, "partners", SHORT) as partners,
@@ -187,7 +195,7 @@ def test_batches_of_two_databases_run_at_the_same_time(state: Engine) -> None:
         assert holds.fingerprint == ()
 
 
-def test_batch_fails_and_hold_can_be_placed_if_database_session_of_batch_is_killed(
+def test_batch_raises_service_error_and_hold_is_placed_if_session_of_batch_is_killed(
     state: Engine, watch: psycopg.Connection, threads: ThreadPoolExecutor
 ) -> None:
     """The guard raises an error in `confirm`, at the end of the batch, and for later batches."""
@@ -246,7 +254,9 @@ def test_error_during_batch_releases_lock_and_is_raised_again(
             kill_and_fail()
 
 
-def test_hold_and_batch_that_wait_for_each_other_time_out(state: Engine) -> None:
+def test_legal_hold_and_deletion_batch_raise_service_error_if_wait_for_lock_times_out(
+    state: Engine,
+) -> None:
     """Both errors name the next action. No hold was placed and no record was deleted."""
     with HoldGuard(state, "courier", SHORT) as guard:
         with guard.batch(), pytest.raises(ServiceError, match="not placed") as refused:
@@ -259,7 +269,7 @@ def test_hold_and_batch_that_wait_for_each_other_time_out(state: Engine) -> None
     assert "hold add" in refused.value.action
 
 
-def test_batch_continues_despite_short_timeouts_of_database_server(database: str) -> None:
+def test_deletion_batch_keeps_its_lock_if_server_has_short_session_timeouts(database: str) -> None:
     """The session with the lock is idle while records of the mapped database are deleted."""
     state = engine(database)
     migrate(state)

@@ -27,7 +27,9 @@ def time_limit(case: Case, ends: str) -> TimeLimit:
     )
 
 
-def test_report_entered_by_mistake_is_due_again_after_correction(company: Company) -> None:
+def test_report_to_authority_is_due_again_after_its_entry_was_corrected_as_a_mistake(
+    company: Company,
+) -> None:
     case = company.open(1).until("grade", grade={"grade": "larger", "reason": "the press knows"})
     case.answer("report")
     wrong = case.entries(Kind.REPORTED)[-1].place
@@ -57,7 +59,7 @@ def test_report_entered_by_mistake_is_due_again_after_correction(company: Compan
     assert timeline.verify_timeline(case.number, case.record.entries) is None
 
 
-def test_report_declared_not_needed_by_mistake_is_due_again_after_correction(
+def test_report_to_authority_is_due_again_after_correction_of_entry_that_it_is_not_needed(
     company: Company,
 ) -> None:
     case = company.open(1).until("grade", grade={"grade": "larger", "reason": "the press knows"})
@@ -67,7 +69,9 @@ def test_report_declared_not_needed_by_mistake_is_due_again_after_correction(
     assert any(point.startswith("first report to") for point in left(case))
 
 
-def test_containment_entered_by_mistake_is_open_again_after_correction(company: Company) -> None:
+def test_incident_is_not_contained_any_more_after_entry_about_containment_is_corrected(
+    company: Company,
+) -> None:
     case = company.open(1).counted()
     case.answer("contain")
     assert "the incident is not contained" not in left(case)
@@ -79,7 +83,7 @@ def test_containment_entered_by_mistake_is_open_again_after_correction(company: 
     assert not time_limit(case, "contained").is_open
 
 
-def test_time_limit_to_notify_is_open_again_after_entry_that_people_were_called_is_corrected(
+def test_time_limit_to_notify_people_is_open_again_if_entry_about_phone_calls_is_corrected(
     company: Company,
 ) -> None:
     case = company.open(1, 11).until("decide")
@@ -101,7 +105,7 @@ def test_time_limit_to_notify_is_open_again_after_entry_that_people_were_called_
 
 
 @pytest.mark.parametrize("position", [None, 0, 2, 99])
-def test_refusal_to_correct_an_entry_lists_entries_that_can_be_corrected(
+def test_error_contains_correctable_entries_if_entry_number_of_correction_is_invalid(
     company: Company, position: int | None
 ) -> None:
     case = company.open(1)
@@ -116,14 +120,16 @@ def test_refusal_to_correct_an_entry_lists_entries_that_can_be_corrected(
 
 
 @pytest.mark.parametrize("author", [COMP, SERVICE])
-def test_correction_by_person_who_is_not_a_leader_is_refused(company: Company, author: str) -> None:
+def test_correction_by_person_who_is_not_a_leader_raises_usage_error(
+    company: Company, author: str
+) -> None:
     case = company.open(1)
     case.answer("contain")
     with pytest.raises(UsageError, match="may not enter this"):
         case.update(Action.CORRECT, by=author, entry=2)
 
 
-def test_correction_of_own_entry_is_refused(
+def test_correction_of_own_entry_raises_usage_error(
     company: Company,
 ) -> None:
     case = company.open(1).until("grade")
@@ -140,14 +146,14 @@ def test_correction_of_own_entry_is_refused(
     assert "L1 recorded at" in english(mistake.message)
 
 
-def test_correction_with_entered_time_of_event_is_refused(company: Company) -> None:
+def test_correction_with_entered_time_of_event_raises_usage_error(company: Company) -> None:
     case = company.open(1)
     case.answer("contain")
     with pytest.raises(UsageError, match="`at` is not allowed for correct"):
         case.update(Action.CORRECT, by=LEAD, entry=2, at=company.clock.now().isoformat())
 
 
-def test_notification_stays_complete_despite_corrected_entry_if_notices_were_sent_later(
+def test_notification_stays_complete_if_entry_is_corrected_after_notices_were_sent(
     company: Company,
 ) -> None:
     case = company.open(1).until("decide")
@@ -165,7 +171,7 @@ def test_notification_stays_complete_despite_corrected_entry_if_notices_were_sen
     assert time_limit(case, "individuals_told").done_at == sent
 
 
-def test_correction_of_entry_also_revokes_the_completed_notification_that_relied_on_it(
+def test_correction_of_entry_about_phone_calls_makes_completed_notification_incomplete(
     company: Company,
 ) -> None:
     case = asked(company, 1, 2)
@@ -189,7 +195,7 @@ def test_correction_of_entry_also_revokes_the_completed_notification_that_relied
     assert completeness == [False]
 
 
-def test_correction_of_report_entry_also_revokes_earlier_declaration_that_report_is_not_needed(
+def test_report_to_authority_is_due_again_if_later_of_two_report_entries_is_corrected(
     company: Company,
 ) -> None:
     case = company.open(1).until("grade", grade={"grade": "larger", "reason": "the press knows"})
@@ -209,7 +215,7 @@ def test_follow_up_report_does_not_meet_time_limit_of_first_report(company: Comp
     assert any(point.startswith("first report to") for point in left(case))
 
 
-def test_responsible_role_and_management_are_notified_once_of_correction(
+def test_compliance_and_management_are_notified_once_after_report_entry_is_corrected(
     company: Company,
 ) -> None:
     case = company.open(1).until("report")

@@ -43,7 +43,9 @@ def test_decision_form_shows_notice_and_number_of_recipients(company: Company) -
     assert told(case) == []
 
 
-def test_author_of_impact_texts_may_not_decide(company: Company) -> None:
+def test_author_of_impact_texts_is_excluded_from_decision_whether_to_notify_people(
+    company: Company,
+) -> None:
     case = company.open(1, 2).until("grade")
     case.update(Action.ASSIGN, account=BOSS, duty="customer_service", words="nobody else is there")
     case.answer("impact", BOSS)
@@ -70,7 +72,7 @@ def test_person_assigned_by_leader_may_decide_if_all_other_approvers_are_exclude
     assert case.page("decide").assigned == ["X7"]
 
 
-def test_decision_is_required_again_after_notice_text_changes(company: Company) -> None:
+def test_decision_to_notify_is_required_again_after_notice_text_changes(company: Company) -> None:
     case = asked(company)
     case.answer("impact", harm_en="Something else")
     with pytest.raises(InvalidAnswer, match="the notice or the list of affected people changed"):
@@ -87,7 +89,9 @@ def test_decision_is_required_again_after_notice_text_changes(company: Company) 
     assert len(case.entries(Kind.DECIDED)) == 2
 
 
-def test_decision_is_refused_if_list_of_people_grew_after_form_was_shown(company: Company) -> None:
+def test_decision_to_notify_raises_invalid_answer_if_list_of_people_grew_after_form_was_shown(
+    company: Company,
+) -> None:
     case = asked(company, 1, 2)
     run = widened(case, 1, 2, 3)
     assert decision.Decision(run, case.record).dry_run() is None
@@ -99,7 +103,9 @@ def test_decision_is_refused_if_list_of_people_grew_after_form_was_shown(company
     assert told(case) == ["courier/1", "courier/2", "courier/3"]
 
 
-def test_people_found_later_are_notified_by_additional_decision(company: Company) -> None:
+def test_people_added_to_list_later_are_notified_only_after_additional_decision(
+    company: Company,
+) -> None:
     case = asked(company, 1, 2)
     case.answer("decide")
     case.notify()
@@ -118,7 +124,7 @@ def test_people_found_later_are_notified_by_additional_decision(company: Company
     assert case.ask("decide") is None
 
 
-def test_second_decision_on_same_people_is_refused(company: Company) -> None:
+def test_second_decision_to_notify_same_people_raises_invalid_answer(company: Company) -> None:
     case = asked(company, 1, 2)
     case.answer("decide")
     case.notify()
@@ -132,7 +138,7 @@ def test_second_decision_on_same_people_is_refused(company: Company) -> None:
 
 
 @pytest.mark.parametrize("looked", [True, False])
-def test_decision_to_notify_needs_confirmed_list_if_many_people_have_no_address(
+def test_decision_to_notify_requires_confirmation_of_list_if_many_people_have_no_address(
     company: Company, looked: bool
 ) -> None:
     case = asked(company, 1, 2, 11, 12)
@@ -145,7 +151,7 @@ def test_decision_to_notify_needs_confirmed_list_if_many_people_have_no_address(
     case.answer("decide", option="Do not tell", list_looked_at=False)
 
 
-def test_no_decision_is_requested_if_nobody_is_affected(company: Company) -> None:
+def test_no_decision_to_notify_is_requested_if_nobody_is_affected(company: Company) -> None:
     case = company.open(since="2026-11-20T00:00").until("impact")
     assert case.ask("decide") is None
     assert case.ask("decide") is None
@@ -164,7 +170,7 @@ def test_no_decision_is_requested_if_nobody_is_affected(company: Company) -> Non
     assert case.record.incident.state is State.CLOSED
 
 
-def test_decision_is_required_for_people_found_after_a_first_count_of_zero(
+def test_decision_to_notify_is_requested_if_people_are_affected_after_a_first_count_of_zero(
     company: Company,
 ) -> None:
     case = company.open(since="2026-11-20T00:00").until("impact")
@@ -178,7 +184,9 @@ def test_decision_is_required_for_people_found_after_a_first_count_of_zero(
     assert time_limit.is_open
 
 
-def test_decision_is_refused_if_no_list_of_people_exists(company: Company) -> None:
+def test_decision_to_notify_raises_control_failed_if_no_list_of_people_exists(
+    company: Company,
+) -> None:
     company.broken = {"archive"}
     case = company.open(databases=["archive"], keys=[]).counted()
     case.answer("impact")
@@ -188,7 +196,7 @@ def test_decision_is_refused_if_no_list_of_people_exists(company: Company) -> No
     assert case.entries(Kind.DECIDED) == []
 
 
-def test_decision_form_states_which_database_could_not_be_read(company: Company) -> None:
+def test_decision_form_contains_name_of_database_that_could_not_be_read(company: Company) -> None:
     company.broken = {"archive"}
     case = company.open(databases=["courier", "archive"], keys=[]).counted()
     case.answer("impact")
@@ -202,7 +210,9 @@ def test_decision_form_states_which_database_could_not_be_read(company: Company)
     assert "24 people are affected; 24 of them" in case.page("decide").body
 
 
-def test_decision_is_refused_if_list_of_people_was_not_stored(company: Company) -> None:
+def test_decision_to_notify_raises_control_failed_if_list_of_people_was_not_stored(
+    company: Company,
+) -> None:
     case = company.open(databases=["archive"], keys=[])
     assess(case.context)
     company.broken = {"archive"}
@@ -215,7 +225,9 @@ def test_decision_is_refused_if_list_of_people_was_not_stored(company: Company) 
         case.ask("decide")
 
 
-def test_decision_is_refused_while_notice_is_incomplete(company: Company) -> None:
+def test_decision_to_notify_raises_control_failed_while_notice_text_is_incomplete(
+    company: Company,
+) -> None:
     case = company.open(1).counted()
     with pytest.raises(
         ControlFailed, match="lacks: What happened, What this may mean for you"
@@ -230,7 +242,7 @@ def test_decision_is_refused_while_notice_is_incomplete(company: Company) -> Non
     )
 
 
-def test_notices_of_cancelled_incident_are_not_due(company: Company) -> None:
+def test_notices_still_due_returns_no_notice_of_cancelled_incident(company: Company) -> None:
     case = asked(company, 1, 2)
     case.answer("decide")
     case.notify()
@@ -243,7 +255,7 @@ def test_notices_of_cancelled_incident_are_not_due(company: Company) -> None:
         assert sum(statuses(conn, INDIVIDUAL, f"{case.number}/").values()) == 2
 
 
-def test_next_answer_adds_missing_timeline_entry_of_recorded_approval(
+def test_missing_timeline_entry_of_earlier_recorded_decision_is_added_by_next_answer(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = asked(company, 1, 2)
@@ -275,7 +287,7 @@ def test_next_answer_adds_missing_timeline_entry_of_recorded_approval(
     assert case.notify().new == 2
 
 
-def test_repeated_decision_answer_is_recorded_once(
+def test_decision_answer_that_is_recorded_twice_creates_one_timeline_entry(
     company: Company,
 ) -> None:
     for option in (decision.TELL, decision.DO_NOT_TELL):
@@ -287,7 +299,7 @@ def test_repeated_decision_answer_is_recorded_once(
         assert len(case.entries(Kind.DECIDED)) == 1
 
 
-def test_second_of_two_concurrent_decisions_is_refused(
+def test_second_of_two_concurrent_decisions_raises_invalid_answer(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = asked(company, 1, 2)
@@ -317,7 +329,7 @@ def test_second_of_two_concurrent_decisions_is_refused(
     assert len(case.entries(Kind.DECIDED)) == 2
 
 
-def test_decision_on_outdated_form_is_refused(company: Company) -> None:
+def test_decision_answered_on_outdated_form_raises_invalid_answer(company: Company) -> None:
     case = asked(company, 1, 2)
     outdated_answer = given(case, reason="The risk is high")
     case.answer("impact", cause_en="Another cause")

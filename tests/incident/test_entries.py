@@ -7,7 +7,7 @@ from include.incident.incident_ids import Kind, Phase
 from tests.incident.incident_fixtures import Company
 
 
-def test_entry_data_is_parsed_as_model_of_its_kind(company: Company) -> None:
+def test_timeline_entry_data_is_parsed_into_model_class_of_entry_kind(company: Company) -> None:
     case = company.open(1, 2).until("report_rest")
     (decided,) = case.entries(Kind.DECIDED)
     assert decided.as_(Decided).model_dump(include={"tell", "people", "adds_to"}) == {
@@ -23,7 +23,7 @@ def test_entry_data_is_parsed_as_model_of_its_kind(company: Company) -> None:
     assert preserved.as_(Preserved).as_json() == dict(preserved.data)
 
 
-def test_fields_missing_in_older_entry_have_defaults() -> None:
+def test_fields_missing_in_older_timeline_entry_get_default_values() -> None:
     older = Preserved.model_validate({"version": 1, "people": 2, "complete": False})
     assert older.is_pending
     assert Decided.model_validate({"tell": False}).bound is None

@@ -52,7 +52,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("people", "sensitive", "minors", "grade"), TABLE)
-def test_proposed_grade_is_most_severe_reached_grade(
+def test_proposed_grade_is_most_severe_grade_whose_threshold_is_reached(
     people: int, sensitive: int, minors: int, grade: str
 ) -> None:
     proposal = propose_grade(scope(counted(people, sensitive, minors)), RULES)
@@ -64,7 +64,7 @@ def test_grade_is_proposed_for_the_sum_of_affected_people_in_all_databases() -> 
     assert propose_grade(scope(*halves), RULES).grade == "larger"
 
 
-def test_proposal_text_states_numbers_of_people_and_thresholds_of_grade() -> None:
+def test_text_of_proposed_grade_contains_number_of_people_and_threshold() -> None:
     words = proposal_text(scope(counted(2_000_000, 150_000, 3)))
     assert "Larger" in words
     expected = "2,000,000 people are affected; the threshold of this grade is 1,000,000 people"
@@ -74,7 +74,9 @@ def test_proposal_text_states_numbers_of_people_and_thresholds_of_grade() -> Non
 
 
 @pytest.mark.parametrize(("people", "grade"), [(0, "general"), (1_000_000, "larger")])
-def test_proposed_grade_is_lower_bound_if_database_is_uncounted(people: int, grade: str) -> None:
+def test_proposed_grade_is_uncertain_and_marked_as_minimum_if_a_database_was_not_counted(
+    people: int, grade: str
+) -> None:
     counts = scope(counted(people), unknown=(LOST,))
     proposed = propose_grade(counts, RULES)
     assert (proposed.grade, proposed.certain) == (grade, False)
@@ -88,7 +90,7 @@ def test_proposed_grade_is_lower_bound_if_database_is_uncounted(people: int, gra
     ("minors", "unknown", "certain"),
     [(None, 20_000, False), (0, 9_999, True), (5_000, 4_999, True), (5_000, 5_000, False)],
 )
-def test_proposal_mentions_unknown_ages_if_grade_may_depend_on_them(
+def test_proposed_grade_is_uncertain_if_unknown_number_of_minors_may_make_it_more_severe(
     minors: int | None, unknown: int, *, certain: bool
 ) -> None:
     counts = scope(counted(20_000, 0, minors, unknown))
@@ -97,7 +99,7 @@ def test_proposal_mentions_unknown_ages_if_grade_may_depend_on_them(
 
 
 @pytest.mark.parametrize(("unknown", "certain"), [(0, True), (999, True), (1_000, False)])
-def test_proposal_is_uncertain_if_unknown_ages_may_add_sensitive_people(
+def test_proposed_grade_is_uncertain_if_unknown_ages_may_add_enough_sensitive_people(
     unknown: int, *, certain: bool
 ) -> None:
     proposal = scope(counted(200_000, 99_000, 0, unknown))
@@ -108,7 +110,7 @@ def test_proposed_grade_is_certain_if_unknown_ages_cannot_make_it_more_severe() 
     assert propose_grade(scope(counted(1_000_000, 0, None, 1_000_000)), RULES).certain
 
 
-def test_proposed_grade_of_drill_uses_numbers_of_scenario() -> None:
+def test_proposed_grade_of_incident_drill_is_computed_from_numbers_of_scenario() -> None:
     story = RULES.scenario("everything_gone")
     counts = scenario_scope(story, 1, Selection())
     assert propose_grade(counts, RULES).grade == "especially_major"

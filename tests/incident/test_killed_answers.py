@@ -60,7 +60,7 @@ def answer_of(case: Case, step: str, **more: Any) -> Answer:
 
 
 @pytest.mark.parametrize("step", HUMAN)
-def test_repeated_task_uses_answer_that_was_recorded_before_task_was_killed(
+def test_repeated_task_does_not_ask_again_if_killed_task_had_recorded_the_answer(
     company: Company, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """The step does not ask again, and stores the step record that the killed task lost."""
@@ -90,7 +90,7 @@ def test_repeated_task_uses_answer_that_was_recorded_before_task_was_killed(
     assert len(case.entries()) == entries
 
 
-def test_step_whose_task_is_cleared_asks_again_although_its_answer_was_recorded(
+def test_step_asks_again_after_its_task_was_cleared_although_answer_was_recorded(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A person who clears the task of a step wants a new answer.

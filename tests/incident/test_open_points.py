@@ -22,7 +22,7 @@ def left(case: Case) -> list[str]:
     return [english(point) for point in open_points(case.context, case.record)]
 
 
-def test_answered_step_is_removed_from_tasks_that_prevent_closing(company: Company) -> None:
+def test_completed_step_no_longer_prevents_closing_of_incident(company: Company) -> None:
     case = company.open(1, 2).counted()
     missing = "parts of the notice to affected people are missing: "
     parts = "What happened, What this may mean for you, What we have done, What you can do"
@@ -69,7 +69,9 @@ def test_answered_step_is_removed_from_tasks_that_prevent_closing(company: Compa
     assert case.record.incident.state is State.CLOSED
 
 
-def test_wider_scope_adds_tasks_that_prevent_closing(company: Company) -> None:
+def test_wider_scope_prevents_closing_until_evidence_and_decision_on_new_people_exist(
+    company: Company,
+) -> None:
     case = company.open(1).until("report_rest")
     assert left(case) == []
     more = Selection(databases=("courier",), keys=("courier/1", "courier/2"))
@@ -84,7 +86,9 @@ def test_wider_scope_adds_tasks_that_prevent_closing(company: Company) -> None:
     assert left(case) == []
 
 
-def test_uncounted_database_and_missing_evidence_prevent_closing(company: Company) -> None:
+def test_incident_cannot_be_closed_while_database_is_uncounted_or_evidence_is_missing(
+    company: Company,
+) -> None:
     company.broken = {"archive"}
     case = company.open(databases=["courier", "archive"], keys=["courier/1"])
     case.until("report_rest", grade={"reason": "The archive is away"})
@@ -98,7 +102,7 @@ def test_uncounted_database_and_missing_evidence_prevent_closing(company: Compan
     assert left(case) == []
 
 
-def test_scope_that_exceeds_confirmed_grade_prevents_closing(company: Company) -> None:
+def test_incident_cannot_be_closed_if_wider_scope_exceeds_confirmed_grade(company: Company) -> None:
     grades = [
         grade.model_copy(update={"people": 2}) if grade.id == "larger" else grade
         for grade in company.rules.grades
@@ -115,7 +119,9 @@ def test_scope_that_exceeds_confirmed_grade_prevents_closing(company: Company) -
     assert all("graded" not in point for point in left(case))
 
 
-def test_report_declared_not_needed_is_open_again_after_more_severe_grade(company: Company) -> None:
+def test_report_declared_not_needed_is_required_again_after_grade_becomes_more_severe(
+    company: Company,
+) -> None:
     case = company.open(1).until("grade")
     case.answer("report", authority="postal", option="Not needed", reason="One parcel only")
     first = f"first report to: {POSTAL}"
@@ -136,7 +142,7 @@ def test_report_declared_not_needed_is_open_again_after_more_severe_grade(compan
 
 
 @pytest.mark.parametrize("grade", ["general", "major"])
-def test_report_prevents_closing_only_if_current_grade_requires_it(
+def test_missing_report_prevents_closing_only_if_current_grade_requires_the_report(
     company: Company, grade: str
 ) -> None:
     ministry = company.rules.authorities[0].model_copy(

@@ -15,7 +15,7 @@ from tests.incident.test_steps import HUMAN, before, usual_answer
 
 
 @pytest.mark.parametrize("step", [name for name in HUMAN if name != "decide"])
-def test_answer_to_outdated_form_is_refused(company: Company, step: str) -> None:
+def test_answer_to_outdated_form_raises_invalid_answer(company: Company, step: str) -> None:
     """The refused answer is kept on the timeline. An answer to the current form is accepted."""
     case = before(company, step)
     outdated_answer = replace(usual_answer(case, step), content="0" * 64)
@@ -32,7 +32,7 @@ def test_answer_to_outdated_form_is_refused(company: Company, step: str) -> None
     ("step", "kind"),
     [("contain", Kind.NOTE), ("grade", Kind.NOTE), ("impact", Kind.NOTE), ("review", Kind.NOTE)],
 )
-def test_form_is_not_outdated_by_notes_or_because_time_passes(
+def test_form_stays_valid_after_time_passes_or_note_is_added(
     company: Company, step: str, kind: Kind
 ) -> None:
     """Time limits, missing answers and notes do not change the digest of the form's content."""
@@ -46,7 +46,7 @@ def test_form_is_not_outdated_by_notes_or_because_time_passes(
     assert case.page(step).content == earlier_content
 
 
-def test_grade_is_refused_if_more_people_were_counted_after_the_form_was_shown(
+def test_grade_answer_raises_invalid_answer_if_more_people_were_counted_after_form_was_shown(
     company: Company,
 ) -> None:
     """If more people are counted while the form is open, a person has to see the new counts."""
@@ -71,7 +71,7 @@ def test_grade_answered_on_outdated_form_does_not_replace_newer_grade(
     assert "Earlier grading: The grade of the incident is Major" in case.page("grade").body
 
 
-def test_timeline_entry_of_handed_in_report_contains_version_of_document_that_the_form_showed(
+def test_timeline_entry_of_submitted_report_contains_document_version_shown_in_form(
     company: Company,
 ) -> None:
     """A changed text creates a new version of the document.
@@ -106,7 +106,9 @@ def test_closing_form_stays_valid_if_open_tasks_are_done_after_it_was_shown(
     assert case.record.incident.state is State.CLOSED
 
 
-def test_refusal_to_close_incident_on_outdated_form_lists_open_tasks(company: Company) -> None:
+def test_error_contains_open_tasks_if_incident_is_closed_with_outdated_form(
+    company: Company,
+) -> None:
     """If more people are counted while the form is open, the refusal names the open tasks."""
     case = before(company, "close")
     outdated_answer = usual_answer(case, "close")

@@ -78,7 +78,9 @@ def test_second_run_with_same_form_registers_duplicate_of_first_incident(conn: C
         {"databases": ["courier"], "accounts": ["E00007"]},
     ],
 )
-def test_different_form_opens_another_incident(conn: Connection, more: dict[str, object]) -> None:
+def test_run_with_different_form_values_opens_another_incident(
+    conn: Connection, more: dict[str, object]
+) -> None:
     opened(conn)
     assert opened(conn, "manual__2", **more).state is State.OPEN
 
@@ -90,21 +92,25 @@ def test_same_form_after_duplicate_period_opens_another_incident(conn: Connectio
     assert opened(conn, "3", NOW + timedelta(hours=1)).duplicate_of != first.number
 
 
-def test_same_form_after_first_incident_was_closed_registers_duplicate(conn: Connection) -> None:
+def test_same_form_is_registered_as_duplicate_even_after_first_incident_was_closed(
+    conn: Connection,
+) -> None:
     first = opened(conn)
     register.end_incident(conn, first.id, State.CLOSED, NOW)
     duplicate = opened(conn, "2", NOW + timedelta(hours=1))
     assert (duplicate.state, duplicate.duplicate_of) == (State.DUPLICATE, first.number)
 
 
-def test_incident_number_of_drill_has_prefix_drill(conn: Connection) -> None:
+def test_number_of_incident_drill_starts_with_prefix_drill(conn: Connection) -> None:
     assert RULES is not None
     drill = opened(conn, "drill", tabletop=RULES.scenarios[0].id)
     assert drill.number.startswith("DRILL-2026-")
 
 
 @pytest.mark.parametrize(("days", "same"), [(27.9, True), (28.1, False)])
-def test_duplicate_period_uses_calendar_months(conn: Connection, days: float, same: bool) -> None:
+def test_duplicate_period_of_one_month_ends_after_28_days_in_february(
+    conn: Connection, days: float, same: bool
+) -> None:
     assert RULES is not None
     monthly = RULES.model_copy(update={"duplicate_within": Period.parse("P1M")})
     first = datetime(2026, 2, 1, 1, tzinfo=UTC)
@@ -118,7 +124,7 @@ def test_duplicate_period_uses_calendar_months(conn: Connection, days: float, sa
     assert (incidents[1].state is State.DUPLICATE) == same
 
 
-def test_awareness_of_drill_is_computed_with_calendar_months() -> None:
+def test_awareness_time_of_incident_drill_is_computed_with_calendar_months() -> None:
     assert RULES is not None
     scenario = RULES.scenarios[0].model_copy(update={"aware_before": Period.parse("P1M1DT1H")})
     rules = RULES.model_copy(update={"scenarios": (scenario,)})
@@ -144,7 +150,9 @@ def test_concurrent_triggers_with_same_form_open_one_incident(state: Engine) -> 
     ]
 
 
-def test_register_refuses_changes_of_initial_facts(conn: Connection) -> None:
+def test_update_or_delete_of_initial_facts_in_incident_register_raises_integrity_error(
+    conn: Connection,
+) -> None:
     incident = opened(conn)
     for change in ("aware_at = now()", "type = 'ransomware'", "clocks = '[]'"):
         refused(conn, f"UPDATE incident SET {change}")
@@ -161,7 +169,7 @@ def test_register_refuses_changes_of_initial_facts(conn: Connection) -> None:
     refused(conn, "UPDATE incident SET grade = 'general'")
 
 
-def test_first_timeline_entry_shows_which_fields_of_register_row_were_changed(
+def test_changed_fields_returns_register_fields_that_differ_from_first_timeline_entry(
     conn: Connection,
 ) -> None:
     keys = ["courier/7", "courier/8"]
@@ -231,13 +239,13 @@ def test_error_for_invalid_form_lists_all_invalid_fields() -> None:
     assert "what" in str(error.value)
 
 
-def test_time_of_awareness_uses_entered_offset() -> None:
+def test_entered_time_of_awareness_is_interpreted_with_its_utc_offset() -> None:
     assert filled(aware_at="2026-11-26T03:00").aware_at == datetime(2026, 11, 25, 19, tzinfo=UTC)
     assert filled(aware_at="2026-11-25T13:00-05:00").aware_at.hour == 18
     assert filled().aware_at == NOW
 
 
-def test_personal_data_in_entered_text_is_redacted() -> None:
+def test_phone_number_and_mail_address_in_incident_form_are_redacted() -> None:
     filled_form = filled(what="The phone 13800138000 leaked", noticed_by="a@b.example called")
     assert filled_form.what == "The phone … leaked"
     assert filled_form.noticed_by == "… called"

@@ -24,7 +24,7 @@ from tests.incident.decision_fixtures import (
 from tests.incident.incident_fixtures import OTHER_BOSS, Company
 
 
-def test_notices_are_sent_only_with_approved_text(
+def test_queued_notices_are_not_due_until_changed_text_is_approved_and_queued_again(
     company: Company,
 ) -> None:
     case = asked(company, 1, 2)
@@ -86,7 +86,7 @@ def test_waiting_notices_are_not_due_after_data_categories_change(
     assert set(texts(case)) == {notices.plan_notices(case.context, case.record).text_sha256}
 
 
-def test_cleared_task_requests_new_decision_after_decision_not_to_notify(company: Company) -> None:
+def test_cleared_task_asks_again_after_decision_not_to_notify_people(company: Company) -> None:
     case = asked(company, 1, 2)
     case.answer("decide", option="Do not tell", reason="The wrong list of addresses")
     assert case.notify() is None
@@ -121,7 +121,7 @@ def test_only_the_update_run_that_adds_people_asks_for_a_new_decision(
     assert decision.Decision(another, case.record).dry_run() is None
 
 
-def test_decision_not_to_notify_added_people_does_not_revoke_earlier_decision_to_notify(
+def test_decision_not_to_notify_added_people_keeps_earlier_decision_to_notify_others(
     company: Company,
 ) -> None:
     case = asked(company, 1, 2)
@@ -223,7 +223,7 @@ def test_waiting_notices_are_withdrawn_if_impact_texts_are_entered_again_unchang
         assert notices.count_by_state(conn, case.number) == {"withdrawn": 2, "pending": 1}
 
 
-def test_new_decision_covers_everybody_if_list_of_earlier_decision_changed(
+def test_new_decision_covers_all_people_if_list_changed_after_decision_not_to_notify(
     company: Company,
 ) -> None:
     case = asked(company, 1, 2)

@@ -65,7 +65,7 @@ def cells(section: Section) -> list[list[object]]:
     ]
 
 
-def test_incident_with_all_time_limits_met_passes(company: Company) -> None:
+def test_run_outcome_is_passed_if_all_time_limits_of_incident_were_met(company: Company) -> None:
     case = company.open(1, 2).until("summary")
     assert english(concluded(case).summary).endswith("but 1 time limits are still running.")
     assert ControlState.NO_EVIDENCE in controls(concluded(case))  # the control of the team call
@@ -88,7 +88,7 @@ def test_incident_with_all_time_limits_met_passes(company: Company) -> None:
         ({"hours": 80}, {"individuals", "cac_general", "postal_first"}),
     ],
 )
-def test_missed_time_limit_fails_run(
+def test_run_fails_if_a_time_limit_was_missed(
     company: Company, late: dict[str, float], names: set[str]
 ) -> None:
     case = company.open(1, 2)
@@ -132,7 +132,9 @@ def test_duplicate_incident_has_no_missed_time_limits(company: Company) -> None:
     }
 
 
-def test_cancelled_incident_passes_unless_time_limit_was_missed(company: Company) -> None:
+def test_run_of_cancelled_incident_passes_if_no_time_limit_was_missed_and_fails_otherwise(
+    company: Company,
+) -> None:
     quick, slow = company.open(1).counted(), company.open(2).counted()
     quick.update(Action.CANCEL, by=BOSS)
     company.clock.on(hours=5)
@@ -145,13 +147,15 @@ def test_cancelled_incident_passes_unless_time_limit_was_missed(company: Company
 
 
 @pytest.mark.parametrize("last", ["grade", "close", "review"])
-def test_run_that_ends_before_incident_is_summarised_fails(company: Company, last: str) -> None:
+def test_run_fails_if_it_ends_before_summary_of_incident_is_submitted(
+    company: Company, last: str
+) -> None:
     case = company.open(1).until(last)
     conclusion = concluded(case)
     assert (conclusion.outcome, codes(conclusion)) == (Outcome.FAIL, ["incident.not_finished"])
 
 
-def test_changed_timeline_fails_run(company: Company) -> None:
+def test_run_fails_if_a_timeline_entry_was_changed(company: Company) -> None:
     case = company.open(1).until("summary")
     with company.state.begin() as conn:
         conn.execute(text("SET LOCAL session_replication_role = replica"))
@@ -164,7 +168,9 @@ def test_changed_timeline_fails_run(company: Company) -> None:
     assert "entry 3" in english(conclusion.findings[0].message)
 
 
-def test_report_declared_not_needed_needs_attention(company: Company) -> None:
+def test_authority_report_declared_not_needed_gives_finding_of_severity_attention(
+    company: Company,
+) -> None:
     case = company.open(1).until("grade")
     for step in ("report", "report_rest"):
         if step == "report_rest":
@@ -198,7 +204,9 @@ def test_report_declared_not_needed_needs_attention(company: Company) -> None:
     assert states["incidents.reported"] is ControlState.NO_EVIDENCE
 
 
-def test_report_uses_grade_and_critical_systems_recorded_on_timeline(company: Company) -> None:
+def test_evidence_report_uses_grade_of_timeline_if_register_or_policy_pack_was_changed(
+    company: Company,
+) -> None:
     case = company.open(1, 2).until("grade", grade={"grade": "larger", "reason": "It is a lot"})
     with company.state.begin() as conn:
         conn.execute(text("UPDATE incident SET grade = 'general' WHERE number = :n"),
@@ -210,7 +218,7 @@ def test_report_uses_grade_and_critical_systems_recorded_on_timeline(company: Co
     assert "does not apply to the company's type of systems" in str(rows[CRITICAL])
 
 
-def test_changed_register_fails_run(company: Company) -> None:
+def test_run_fails_if_awareness_time_in_register_was_changed(company: Company) -> None:
     case = company.open(1).until("summary")
     with company.state.begin() as conn:
         conn.execute(text("SET LOCAL session_replication_role = replica"))
@@ -242,7 +250,7 @@ def test_digest_of_decision_can_be_recalculated_from_timeline_file(company: Comp
     )
 
 
-def test_failed_findings_of_step_become_attention_after_a_later_update_repeats_it(
+def test_failed_findings_of_step_are_lowered_to_attention_after_later_update_succeeds(
     company: Company,
 ) -> None:
     company.broken = {"archive"}
@@ -268,7 +276,7 @@ def test_failed_findings_of_step_become_attention_after_a_later_update_repeats_i
     assert english(conclusion.findings[0].message).endswith("This was corrected later.")
 
 
-def test_failure_with_unknown_finding_code_is_not_lowered_to_attention(company: Company) -> None:
+def test_failed_finding_with_unknown_code_is_not_lowered_to_attention(company: Company) -> None:
     case = company.open(1).until("summary")
     words = verbatim("Nobody foresaw it.")
     finding = Finding(
@@ -332,7 +340,9 @@ def test_report_contains_all_time_limits_and_timeline_entries(company: Company) 
     assert table[0][-1] is Outcome.PASS
 
 
-def test_digests_of_entries_can_be_recalculated_from_timeline_file(company: Company) -> None:
+def test_digests_of_timeline_entries_can_be_recalculated_from_timeline_file(
+    company: Company,
+) -> None:
     case = company.open(1).until("grade")
     lines = report.timeline_file(case.record).decode().splitlines()
     previous = timeline.FIRST_PREVIOUS
@@ -362,7 +372,9 @@ def test_report_of_update_contains_number_and_text_of_timeline_entry(company: Co
     assert report.conclude(unopened, RunRecords([refused])).outcome is Outcome.FAIL
 
 
-def test_corrective_action_of_repeated_review_becomes_finding_once(company: Company) -> None:
+def test_corrective_action_entered_again_in_repeated_review_creates_no_second_finding(
+    company: Company,
+) -> None:
     case = company.open(1).until("close")
     first = {"lessons": "Lock", "action_1": "Lock the scanners", "owner_1": "compliance"}
     case.answer("review", **first)

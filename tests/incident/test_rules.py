@@ -57,7 +57,7 @@ def test_policy_pack_without_incident_yaml_has_no_incident_rules(tmp_path: Path)
     assert load_pack(write_pack(tmp_path)).section(INCIDENT) is None
 
 
-def test_shipped_pack_defines_account_and_department_of_scope_as_lookups() -> None:
+def test_shipped_policy_pack_uses_foreign_key_lookups_for_account_and_department() -> None:
     rules = load_pack(SHIPPED).section(INCIDENT)
     assert rules is not None
     (scope,) = rules.scope

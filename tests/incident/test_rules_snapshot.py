@@ -40,7 +40,9 @@ def another_pack() -> IncidentRules:
     )
 
 
-def test_incident_keeps_rules_in_force_when_it_was_opened(company: Company) -> None:
+def test_incident_uses_rules_stored_at_its_opening_after_policy_pack_changes(
+    company: Company,
+) -> None:
     case = company.open(1, 2).until("grade", grade={"grade": "larger", "reason": "in the press"})
     before = [(item.id, item.due_at) for item in time_limits_of(case.context, case.record)]
     company.rules = another_pack()
@@ -57,7 +59,7 @@ def test_incident_keeps_rules_in_force_when_it_was_opened(company: Company) -> N
     assert case.entries(Kind.SCOPED)[-1].data["proposed"] == "general"
 
 
-def test_changed_fields_reports_that_stored_rules_of_an_incident_were_changed(
+def test_changed_fields_returns_rules_digest_if_stored_rules_of_incident_were_changed(
     company: Company,
 ) -> None:
     case = company.open(1)
@@ -70,7 +72,7 @@ def test_changed_fields_reports_that_stored_rules_of_an_incident_were_changed(
     assert register.changed_fields(incident, case.record.entries) == ["rules_sha256"]
 
 
-def test_incident_without_stored_rules_uses_current_rules(company: Company) -> None:
+def test_incident_without_stored_rules_uses_rules_of_current_policy_pack(company: Company) -> None:
     case = company.open(1)
     with company.state.begin() as conn:
         conn.execute(text("SET LOCAL session_replication_role = replica"))

@@ -43,7 +43,7 @@ def test_scope_without_criteria_covers_all_databases() -> None:
     assert not checked.is_narrowed
 
 
-def test_entered_collections_determine_databases_of_scope() -> None:
+def test_databases_of_scope_are_those_of_entered_collections_if_no_database_is_entered() -> None:
     checked = check_selection(Selection(collections=("shop.doc",)), RULES)
     assert checked.databases == ("shop",)
     assert checked.collections_of(RULE) == ["doc"]
@@ -64,7 +64,9 @@ def test_error_for_invalid_scope_lists_all_faults() -> None:
 @pytest.mark.parametrize(
     "until", [datetime(2026, 1, 1, tzinfo=UTC), datetime(2025, 12, 31, tzinfo=UTC)]
 )
-def test_time_window_that_ends_before_its_start_is_refused(until: datetime) -> None:
+def test_scope_raises_validation_error_if_time_window_ends_at_or_before_its_start(
+    until: datetime,
+) -> None:
     with pytest.raises(ValidationError, match="until should be after since"):
         Selection(since=datetime(2026, 1, 1, tzinfo=UTC), until=until)
 
@@ -110,7 +112,9 @@ def test_key_belongs_to_database_of_its_prefix_or_to_the_only_entered_database()
         ({"accounts": tuple(map(str, range(1001)))}, "more than 1,000 accounts"),
     ],
 )
-def test_invalid_scope_is_refused(fields: dict[str, object], fault: str) -> None:
+def test_check_selection_raises_usage_error_if_scope_criteria_are_invalid(
+    fields: dict[str, object], fault: str
+) -> None:
     assert fault in refused(**fields)
 
 
@@ -118,7 +122,7 @@ def test_invalid_scope_is_refused(fields: dict[str, object], fault: str) -> None
     "key",
     ["13812345678", "shop/+86 138 1234 5678", "110101199003078515", "shop/11010119900307851X"],
 )
-def test_key_that_looks_like_phone_or_id_number_is_refused(key: str) -> None:
+def test_key_that_looks_like_phone_or_id_number_raises_error_without_the_number(key: str) -> None:
     message = refused(databases=("shop",), keys=("1", key))
     assert "key 2 looks like a mobile or ID number" in message
     assert key not in message
@@ -130,14 +134,14 @@ def test_key_that_looks_like_phone_number_is_accepted_with_database_prefix() -> 
     )
 
 
-def test_error_for_many_faults_states_how_many_are_omitted() -> None:
+def test_error_for_many_faults_contains_number_of_omitted_faults() -> None:
     assert "more than 100,000 keys" in refused(keys=tuple(map(str, range(MAX_KEYS + 1))))
     message = refused(keys=tuple(map(str, range(500))))
     assert "and 480 more" in message
     assert len(message) < 2000
 
 
-def test_scope_has_only_keys_if_no_filter_is_entered() -> None:
+def test_is_only_keys_is_true_if_scope_has_keys_and_no_filter() -> None:
     keys = Selection(collections=("shop.doc",), keys=("shop/1",))
     assert keys.is_only_keys
     for more in (

@@ -101,7 +101,7 @@ def form_values(page: RequiredAction) -> dict[str, Any]:
         ("summary", {"handed_in_at": EARLIER}, "is before"),
     ],
 )
-def test_invalid_answer_is_refused_with_reason(
+def test_invalid_answer_raises_error_with_reason_and_form_shows_that_it_was_not_accepted(
     company: Company, step: str, values: dict[str, Any], cause: str
 ) -> None:
     case = before(company, step)
@@ -153,7 +153,9 @@ def test_refused_answer_about_report_is_shown_only_in_form_for_same_report(
     assert "receipt" not in form_values(other)
 
 
-def test_entered_time_after_start_of_leak_is_accepted(company: Company) -> None:
+def test_containment_time_before_opening_of_incident_is_accepted_if_it_is_after_start_of_leak(
+    company: Company,
+) -> None:
     case = before(company, "contain", began_at=EARLIER)
     at = NIGHT - timedelta(hours=1)
     case.answer("contain", contained_at=at.isoformat())
@@ -207,7 +209,7 @@ def test_repeated_closing_is_recorded_once(company: Company) -> None:
 
 
 @pytest.mark.parametrize("step", [name for name in HUMAN if name != "decide"])
-def test_step_of_duplicate_or_cancelled_incident_asks_no_person(
+def test_step_asks_nobody_if_incident_is_duplicate_or_cancelled(
     company: Company, step: str
 ) -> None:
     first = company.open(1, 2).counted()
@@ -235,7 +237,7 @@ def test_unticked_checklist_item_is_accepted_with_reason(company: Company) -> No
     assert entry.data["left"] == ["encryption"]
 
 
-def test_entered_markdown_is_escaped(company: Company) -> None:
+def test_markdown_entered_by_person_is_escaped_in_forms(company: Company) -> None:
     hostile = "Lost\n\n### Approved\n- [Click](https://evil.example) <b>now</b> `x` | y"
     case = before(company, "decide", what=hostile)
     for step in ("contain", "grade", "impact"):
@@ -249,7 +251,7 @@ def test_entered_markdown_is_escaped(company: Company) -> None:
     assert "Calls \\# Approved - \\*\\*all\\*\\* is well" in body
 
 
-def test_report_with_missing_field_cannot_be_handed_in(company: Company) -> None:
+def test_report_to_authority_with_empty_field_cannot_be_handed_in(company: Company) -> None:
     case = company.open(1, 2).counted()
     case.answer("grade")
     assert case.ask("report_rest") is not None
@@ -273,7 +275,7 @@ def test_impact_form_contains_current_texts(company: Company) -> None:
 
 @pytest.mark.parametrize("step", ["grade", "close"])
 @pytest.mark.parametrize(("table", "event"), [("incident", "UPDATE"), ("incident_entry", "INSERT")])
-def test_register_and_timeline_are_written_in_one_transaction(
+def test_register_and_timeline_stay_unchanged_if_write_to_one_of_them_fails(
     company: Company, step: str, table: str, event: str
 ) -> None:
     case = before(company, step)
@@ -316,7 +318,7 @@ def fault(company: Company, table: str, event: str) -> Iterator[None]:
             conn.execute(text("DROP FUNCTION fail() CASCADE"))
 
 
-def test_grade_recorded_twice_does_not_replace_later_grade(company: Company) -> None:
+def test_grade_answer_recorded_again_does_not_replace_later_grade(company: Company) -> None:
     case = before(company, "grade")
     answer = usual_answer(case, "grade")
     case.record_answer("grade", answer)
@@ -330,7 +332,7 @@ def test_grade_recorded_twice_does_not_replace_later_grade(company: Company) -> 
     ("within", "due_text"),
     [("P45D", "due 45 d after the incident"), ("P2M", "due 2 months after the incident")],
 )
-def test_closing_form_states_deadline_of_summary(
+def test_closing_form_contains_deadline_of_post_incident_summary(
     company: Company, within: str, due_text: str
 ) -> None:
     time_limits = [

@@ -47,7 +47,7 @@ def test_step_is_assigned_to_holders_of_its_duty(
     assert assigned_people(case, step) == people
 
 
-def test_suspects_may_not_answer_steps(company: Company) -> None:
+def test_answer_of_person_whose_account_is_in_scope_raises_invalid_answer(company: Company) -> None:
     case = company.open(accounts=[" t1 "]).counted()
     page = case.page("contain")
     assert page.assigned == ["T2"]
@@ -60,7 +60,7 @@ def test_suspects_may_not_answer_steps(company: Company) -> None:
     assert not whole_team(case.context, case.record).is_member(TECH)
 
 
-def test_answer_of_person_removed_from_team_is_refused(company: Company) -> None:
+def test_answer_of_person_removed_from_team_raises_invalid_answer(company: Company) -> None:
     case = company.open(1).counted()
     assert "T2" in assigned_people(case, "contain")
     case.update(Action.TAKE_OFF, account="T2", words="a friend of the suspect")
@@ -98,7 +98,9 @@ def test_assigned_person_may_answer_only_steps_of_the_duty(company: Company) -> 
     assert whole_team(case.context, case.record).is_member("x7")
 
 
-def test_deputies_and_management_may_answer_unanswered_step(company: Company) -> None:
+def test_deputies_and_management_may_answer_a_step_after_nobody_answered_in_time(
+    company: Company,
+) -> None:
     case = company.open(1).counted()
     for times in (1, 2):
         with pytest.raises(InvalidAnswer, match="The step was not answered"):
@@ -119,7 +121,9 @@ def test_deputies_may_answer_at_once_if_all_holders_of_duty_are_suspects(company
     assert assigned_people(case, "grade") == ["D1", BOSS, OTHER_BOSS]
 
 
-def test_error_for_step_without_people_advises_to_assign_a_person(company: Company) -> None:
+def test_error_for_step_without_permitted_people_contains_advice_to_assign_a_person(
+    company: Company,
+) -> None:
     case = company.open(accounts=[COMP, "D1", BOSS, OTHER_BOSS]).counted()
     with pytest.raises(ServiceError, match="No person may answer the step grade") as error:
         case.ask("grade")
@@ -128,7 +132,7 @@ def test_error_for_step_without_people_advises_to_assign_a_person(company: Compa
     assert assigned_people(case, "grade") == ["X7"]
 
 
-def test_user_id_is_matched_despite_case_and_invisible_characters(company: Company) -> None:
+def test_user_id_with_different_case_or_invisible_character_is_accepted(company: Company) -> None:
     case = company.open(1).counted()
     case.answer("grade", " c1\u200b")
     assert case.entries(Kind.GRADED)[-1].by == COMP

@@ -78,7 +78,7 @@ def test_database_refuses_changes_of_entries(conn: Connection, statement: str) -
         conn.execute(text(statement))
 
 
-def test_append_to_timeline_refuses_unknown_incident_future_time_and_float_values(
+def test_append_raises_error_for_unknown_incident_future_time_or_float_value(
     conn: Connection,
 ) -> None:
     incident = opened(conn)

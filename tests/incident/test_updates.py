@@ -51,7 +51,7 @@ def test_update_is_recorded_with_author_and_action(company: Company, action: Act
 
 @pytest.mark.parametrize("action", Action)
 @pytest.mark.parametrize("author", ["T1", "T2", "Z9", ""])
-def test_update_by_suspect_or_person_outside_team_is_refused(
+def test_update_by_suspect_or_person_outside_team_raises_usage_error(
     company: Company, action: Action, author: str
 ) -> None:
     case = company.open(accounts=["T1"])
@@ -63,7 +63,7 @@ def test_update_by_suspect_or_person_outside_team_is_refused(
 
 
 @pytest.mark.parametrize(("action", "author"), [(Action.REGRADE, LEAD), (Action.CANCEL, COMP)])
-def test_new_grade_or_cancellation_is_refused_if_author_lacks_the_duty(
+def test_new_grade_or_cancellation_by_author_without_the_duty_raises_usage_error(
     company: Company, action: Action, author: str
 ) -> None:
     case = company.open(1).counted()
@@ -93,7 +93,7 @@ def test_new_grade_or_cancellation_is_refused_if_author_lacks_the_duty(
         (Action.REGRADE, {"grade": "terrible"}, "terrible does not exist"),
     ],
 )
-def test_update_with_invalid_field_is_refused(
+def test_update_with_invalid_field_raises_usage_error(
     company: Company, action: Action, more: dict[str, str], fault: str
 ) -> None:
     case = company.open(1, accounts=["T2"])
@@ -113,7 +113,7 @@ def test_update_with_invalid_field_is_refused(
         (SERVICE, Action.TAKE_OFF, {"account": BOSS}),
     ],
 )
-def test_team_change_for_oneself_or_by_person_who_is_not_a_leader_is_refused(
+def test_team_change_for_oneself_or_by_person_who_is_not_a_leader_raises_usage_error(
     company: Company, author: str, action: Action, more: dict[str, str]
 ) -> None:
     case = company.open(1)
@@ -142,7 +142,7 @@ def test_update_stores_time_of_event_and_time_of_recording(company: Company) -> 
 
 
 @pytest.mark.parametrize("action", [Action.REGRADE, Action.CANCEL])
-def test_entered_time_is_refused_in_update_that_can_end_time_limits(
+def test_entered_time_in_new_grade_or_cancellation_raises_usage_error(
     company: Company, action: Action
 ) -> None:
     aware = company.clock.now() - timedelta(hours=8)
@@ -167,7 +167,7 @@ def test_entered_time_is_refused_in_update_that_can_end_time_limits(
 
 
 @pytest.mark.parametrize("action", [Action.CANCEL, Action.TAKE_OFF, Action.NOTE])
-def test_repeated_task_of_update_returns_same_entry(company: Company, action: Action) -> None:
+def test_record_update_called_twice_returns_same_entry(company: Company, action: Action) -> None:
     case = company.open(1)
     run = company.context(Run(UPDATES, "again"), BOSS)
     update = Update(action, "as said", account=BOSS)
@@ -207,7 +207,7 @@ def ended(company: Company, end: State) -> Case:
         (State.DUPLICATE, {Action.NOTE}),
     ],
 )
-def test_update_after_end_of_incident_is_refused_except_notes_and_team_changes(
+def test_closed_incident_accepts_only_notes_and_team_changes_and_cancelled_one_only_notes(
     company: Company, end: State, allowed: set[Action]
 ) -> None:
     case = ended(company, end)

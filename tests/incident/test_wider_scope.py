@@ -71,7 +71,9 @@ def at_least(more: Any, less: Any, name: str) -> bool:
 
 
 @given(scope(), scope())
-def test_merge_counts_returns_no_figure_below_either_count(before: Scope, now: Scope) -> None:
+def test_merge_counts_returns_figures_that_are_at_least_those_of_both_counts(
+    before: Scope, now: Scope
+) -> None:
     merged, fewer = merge_counts(before, now)
     assert merged.unknown == now.unknown
     by_name = {count.database: count for count in merged.counted}
@@ -93,18 +95,18 @@ def test_merge_counts_returns_no_figure_below_either_count(before: Scope, now: S
 
 
 @given(scope())
-def test_merge_counts_is_idempotent(counts: Scope) -> None:
+def test_merge_counts_of_two_equal_counts_returns_the_same_count(counts: Scope) -> None:
     merged, fewer = merge_counts(counts, counts)
     assert (merged, fewer) == (counts, [])
     assert merge_counts(None, counts) == (counts, [])
 
 
-def test_list_of_tested_count_fields_is_complete() -> None:
+def test_list_of_tested_count_fields_contains_all_fields_of_database_count() -> None:
     assert set(DatabaseCount.model_fields) == {"database", *FIGURES, *OF_THE_FORM}
 
 
 @given(scope(), st.sets(st.sampled_from(NAMES)))
-def test_refusal_of_narrower_scope_states_the_omitted_databases(
+def test_error_about_narrower_scope_contains_names_of_omitted_databases(
     before: Scope, named: set[str]
 ) -> None:
     selection = Selection(databases=tuple(named))
@@ -131,7 +133,7 @@ def test_count_with_fewer_people_keeps_earlier_figures_and_gives_finding(company
     assert case.entries(Kind.PRESERVED)[-1].data["people"] == 12
 
 
-def test_count_of_incident_is_repeated_with_the_widened_scope(
+def test_count_is_repeated_with_widened_scope_after_unreadable_database_is_available_again(
     company: Company,
 ) -> None:
     case = company.open(1).counted()

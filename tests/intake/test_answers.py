@@ -11,7 +11,9 @@ from tests.intake import steps
 from tests.intake.conftest import ENTERER, NOW, OLDEST, REVIEWER, Rig
 
 
-def test_review_is_valid_only_for_the_content_that_the_form_shows(rig: Rig) -> None:
+def test_review_answer_raises_error_if_the_batch_changed_after_the_form_was_created(
+    rig: Rig,
+) -> None:
     shown = steps.ask(rig.table, rig.checked())
     rig.rows(
         "UPDATE intake_record SET name = 'Somebody Else' WHERE intake_id = "
@@ -34,14 +36,14 @@ def test_review_is_valid_only_for_the_content_that_the_form_shows(rig: Rig) -> N
     assert steps.settle(rig.table, checked).data["promoted"] == 24
 
 
-def test_review_is_valid_if_the_same_content_was_checked_again(rig: Rig) -> None:
+def test_review_answer_is_accepted_if_batch_was_checked_again_and_has_not_changed(rig: Rig) -> None:
     shown = steps.ask(rig.table, rig.checked())
     checked = rig.checked()
     assert steps.ask(rig.table, checked).content == shown.content
     assert rig.answered(checked, content=shown.content).data["refused"] is None
 
 
-def test_person_who_entered_rows_cannot_review_with_another_spelling_of_the_account(
+def test_another_spelling_of_the_account_that_entered_the_rows_is_not_assigned_to_the_review(
     rig: Rig,
 ) -> None:
     rig.rows("UPDATE employee SET number = lower(%s) WHERE number = %s", ENTERER, ENTERER)
@@ -54,7 +56,7 @@ def test_person_who_entered_rows_cannot_review_with_another_spelling_of_the_acco
     assert REVIEWER in action.assigned
 
 
-def test_reviewer_may_answer_with_any_spelling_of_the_account(rig: Rig) -> None:
+def test_review_answer_is_accepted_if_account_of_the_reviewer_is_in_lower_case(rig: Rig) -> None:
     checked = rig.checked()
     assert rig.answered(checked, user=REVIEWER.lower()).data["refused"] is None
     assert steps.settle(rig.table, checked).data["promoted"] == 24

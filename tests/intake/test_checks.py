@@ -72,7 +72,7 @@ def test_number_of_table_scans_does_not_depend_on_number_of_conditions(
         }
 
 
-def test_row_for_which_a_condition_is_null_counts_as_breaking_it(rig: Rig) -> None:
+def test_row_counts_as_invalid_if_its_condition_evaluates_to_null(rig: Rig) -> None:
     checker = own(rig, no="NULL", yes="i.email LIKE '%@%'", wrong="i.nothing = 1")
     with reading(rig) as connection:
         where = rig.table.incoming.pending(OLDEST)
@@ -85,7 +85,9 @@ def test_row_for_which_a_condition_is_null_counts_as_breaking_it(rig: Rig) -> No
     assert {rule: len(broken) for rule, broken in keys.items()} == {"no": 30}
 
 
-def test_rows_that_break_one_of_two_conditions_with_the_same_id_are_all_returned(rig: Rig) -> None:
+def test_all_rows_that_break_either_of_two_conditions_with_the_same_id_are_returned(
+    rig: Rig,
+) -> None:
     checkers = [own(rig, same=f"i.intake_id % 7 <> {n}") for n in (1, 2)]
     with reading(rig) as connection:
         where = rig.table.incoming.pending(OLDEST)

@@ -56,7 +56,7 @@ def wait_for_rollback(rig: Rig) -> None:
     [("before commit", 0), ("committed", 24), ("recorded", 24)],
 )
 @pytest.mark.parametrize("option", ["Approve", "Reject"])
-def test_decision_is_executed_exactly_once_after_its_task_was_killed(
+def test_review_decision_is_executed_exactly_once_if_its_task_is_killed_and_repeated(
     rig: Rig, boundary: str, promoted_by_then: int, option: str
 ) -> None:
     checked = rig.checked()
@@ -90,7 +90,9 @@ def test_decision_is_executed_exactly_once_after_its_task_was_killed(
     )
 
 
-def test_decision_executed_twice_at_the_same_time_creates_each_record_once(rig: Rig) -> None:
+def test_two_concurrent_executions_of_a_review_decision_create_each_record_only_once(
+    rig: Rig,
+) -> None:
     checked = rig.checked()
     rig.answered(checked)
     customers = rig.one("SELECT count(*) FROM customer")

@@ -78,7 +78,7 @@ def run(*, requested: int, reviewed: int, left: int = 0) -> list[StepRecord]:
         ),
     ],
 )
-def test_summary_says_that_all_batches_were_reviewed_only_if_none_is_pending(
+def test_summary_contains_number_of_reviewed_batches_and_mentions_batches_that_still_wait(
     counts: dict[str, int], fact: str, status: Outcome, summary: str
 ) -> None:
     english = Translator("en")
@@ -89,7 +89,7 @@ def test_summary_says_that_all_batches_were_reviewed_only_if_none_is_pending(
     assert english.text(concluded.summary) == summary
 
 
-def test_report_states_whether_counts_were_made_before_or_after_the_decision() -> None:
+def test_report_captions_say_which_counts_are_from_the_check_and_which_from_the_decision() -> None:
     records = run(requested=1, reviewed=1)
     title = verbatim("A rule").model_dump(mode="json")
     records[1].data["rules"] = [

@@ -37,7 +37,9 @@ def codes(record: Any) -> list[str]:
     return [finding.code for finding in record.findings]
 
 
-def test_run_submits_oldest_batches_and_reports_the_number_of_other_batches(rig: Rig) -> None:
+def test_run_submits_only_the_oldest_batches_and_creates_a_finding_about_the_remaining_ones(
+    rig: Rig,
+) -> None:
     record = steps.find([rig.table])
     assert record.data["batches"] == [f"customers/IN-00000{n}" for n in (3, 4, 5, 6)]
     rule = rig.table.incoming.rule.model_copy(update={"most_batches": 3})
@@ -132,7 +134,9 @@ def test_batch_that_nobody_may_review_gets_no_approval_request(rig: Rig) -> None
     assert record.data["request"] is None
 
 
-def test_second_answer_to_a_review_request_is_refused_and_stored(rig: Rig) -> None:
+def test_second_answer_to_a_review_request_creates_a_finding_and_does_not_change_the_decision(
+    rig: Rig,
+) -> None:
     checked = rig.checked()
     rig.answered(checked)
     record = rig.answered(checked, "Reject", "E00017", at=NOW + timedelta(minutes=1))
@@ -142,7 +146,7 @@ def test_second_answer_to_a_review_request_is_refused_and_stored(rig: Rig) -> No
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("option", ["Approve", "Reject"])
-def test_decision_is_not_executed_if_batch_changed_after_it(
+def test_review_decision_is_not_executed_if_the_batch_changed_after_the_decision(
     rig: Rig, change: str, option: str
 ) -> None:
     checked = rig.checked()
@@ -155,7 +159,9 @@ def test_decision_is_not_executed_if_batch_changed_after_it(
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_review_request_is_refused_if_batch_changed_since_check(rig: Rig, change: str) -> None:
+def test_creation_of_review_form_raises_control_failed_error_if_the_batch_changed_after_its_check(
+    rig: Rig, change: str
+) -> None:
     checked = rig.checked()
     key = rig.one("SELECT min(intake_id) FROM intake_record WHERE batch_id = %s", OLDEST)
     rig.rows(change.format(key=key))
@@ -163,7 +169,9 @@ def test_review_request_is_refused_if_batch_changed_since_check(rig: Rig, change
         steps.ask(rig.table, checked)
 
 
-def test_concurrent_row_change_rolls_back_promotion(rig: Rig) -> None:
+def test_promotion_is_rolled_back_if_another_session_changes_a_row_at_the_same_time(
+    rig: Rig,
+) -> None:
     checked = rig.checked()
     rig.answered(checked)
     before = rig.one("SELECT count(*) FROM customer")
@@ -185,7 +193,7 @@ def test_concurrent_row_change_rolls_back_promotion(rig: Rig) -> None:
     assert codes(steps.settle(table, checked)) == ["intake.changed"]
 
 
-def test_promotion_of_locked_rows_times_out(rig: Rig) -> None:
+def test_promotion_raises_service_error_if_another_session_holds_a_row_lock(rig: Rig) -> None:
     checked = rig.checked()
     rig.answered(checked)
     table = rig.table
@@ -206,7 +214,9 @@ def test_promotion_of_locked_rows_times_out(rig: Rig) -> None:
     assert set(rig.states()) == {"pending"}
 
 
-def test_error_about_record_refused_by_database_contains_no_value(rig: Rig) -> None:
+def test_error_about_record_that_violates_a_constraint_contains_sqlstate_and_no_record_value(
+    rig: Rig,
+) -> None:
     unchecked = replace(rig.table, checkers=[])
     checked = rig.checked()
     rig.answered(checked)
@@ -217,7 +227,7 @@ def test_error_about_record_refused_by_database_contains_no_value(rig: Rig) -> N
     assert rig.states() == {"pending": 30}
 
 
-def test_error_about_missing_right_refers_to_the_documentation_page(rig: Rig) -> None:
+def test_error_about_missing_database_right_contains_path_of_documentation_page(rig: Rig) -> None:
     rig.rows("CREATE ROLE intake_nobody LOGIN PASSWORD 'x'") if not rig.rows(
         "SELECT 1 FROM pg_roles WHERE rolname = 'intake_nobody'"
     ) else None
@@ -233,7 +243,9 @@ def test_error_about_missing_right_refers_to_the_documentation_page(rig: Rig) ->
     rig.rows("DROP ROLE intake_nobody")
 
 
-def test_shipped_grants_give_exactly_the_rights_that_promoting_rows_needs(rig: Rig) -> None:
+def test_shipped_sql_grants_allow_promotion_of_rows_and_deny_other_reads_and_changes(
+    rig: Rig,
+) -> None:
     from include.sample_company.load import statements
 
     if not rig.rows("SELECT 1 FROM pg_roles WHERE rolname = 'courier_intake'"):
@@ -269,7 +281,7 @@ def test_batch_is_not_submitted_if_an_expectation_cannot_be_checked(rig: Rig) ->
     assert record.data["request"] is None
 
 
-def test_overdue_batch_fails_the_run(rig: Rig) -> None:
+def test_run_outcome_is_fail_if_a_batch_is_past_its_review_deadline(rig: Rig) -> None:
     search = steps.find([rig.table])
     verified = steps.verify([rig.table], [search])
     assert verified.data["past_deadline"] == 1
@@ -282,7 +294,7 @@ def test_overdue_batch_fails_the_run(rig: Rig) -> None:
     assert steps.verify([rig.later(hours=80)], []).data["past_deadline"] == 4
 
 
-def test_formal_record_without_review_is_reported(rig: Rig) -> None:
+def test_formal_record_without_reviewer_creates_a_finding(rig: Rig) -> None:
     checked = rig.checked()
     reviewed = rig.answered(checked)
     steps.settle(rig.table, checked)
@@ -292,7 +304,9 @@ def test_formal_record_without_review_is_reported(rig: Rig) -> None:
     assert "intake.unreviewed" in codes(verified)
 
 
-def test_decision_that_is_executed_again_changes_nothing(rig: Rig) -> None:
+def test_second_execution_of_a_decision_creates_no_record_and_returns_the_same_counts(
+    rig: Rig,
+) -> None:
     checked = rig.checked()
     rig.answered(checked)
     first = steps.settle(rig.table, checked)
@@ -313,7 +327,7 @@ def test_decision_that_is_executed_again_changes_nothing(rig: Rig) -> None:
         assert earlier_settlement(connection, rig.table.incoming, OLDEST, **decision).rows == 30
 
 
-def test_decision_is_not_executed_if_another_run_has_processed_the_batch(rig: Rig) -> None:
+def test_decision_is_not_executed_if_another_run_has_already_promoted_the_batch(rig: Rig) -> None:
     other = replace(rig.table, run=replace(rig.table.run, run=Run("review_intake", "other")))
     checked, checked_too = rig.checked(), rig.checked(table=other)
     rig.answered(checked)

@@ -10,7 +10,7 @@ from tests.intake import steps
 from tests.intake.conftest import ENTERER, NOW, OLDEST, Rig
 
 
-def test_review_page_states_number_of_records_that_can_be_promoted(rig: Rig) -> None:
+def test_review_page_contains_number_of_records_that_can_be_promoted(rig: Rig) -> None:
     rig.rows(
         "UPDATE intake_record SET phone = '1', email = 'none' WHERE batch_id = %s "
         "AND mod(intake_id, 10) = 0",
@@ -27,7 +27,9 @@ def test_review_page_states_number_of_records_that_can_be_promoted(rig: Rig) -> 
 
 
 @pytest.mark.parametrize("batch", [OLDEST, "IN-000004"])
-def test_review_page_states_whether_deadline_has_passed(rig: Rig, batch: str) -> None:
+def test_review_page_contains_the_word_overdue_only_if_the_deadline_has_passed(
+    rig: Rig, batch: str
+) -> None:
     checked = rig.checked(batch)
     action = steps.ask(rig.table, checked)
     page = action.body

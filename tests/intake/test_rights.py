@@ -63,7 +63,7 @@ def test_error_about_missing_right_contains_the_right_and_the_table(
     assert caught.value.__cause__ is None
 
 
-def test_row_security_of_intake_table_is_reported_as_missing_right_bypassrls(
+def test_row_level_security_on_intake_table_raises_error_about_missing_right_bypassrls(
     rig: Rig, weak: DatabaseAddress
 ) -> None:
     rig.rows("ALTER TABLE intake_record ENABLE ROW LEVEL SECURITY")
@@ -74,7 +74,7 @@ def test_row_security_of_intake_table_is_reported_as_missing_right_bypassrls(
 
 
 @pytest.mark.parametrize("step", ["find", "check", "ask", "take", "settle", "verify"])
-def test_locked_table_raises_service_error(rig: Rig, step: str) -> None:
+def test_every_step_raises_service_error_if_the_intake_table_is_locked(rig: Rig, step: str) -> None:
     checked = rig.checked()
     if step == "settle":
         rig.answered(checked)

@@ -20,7 +20,9 @@ from tests.intake import steps
 from tests.intake.conftest import NOW, OLDEST, REVIEWER, Rig
 
 
-def test_account_shared_by_two_people_cannot_review(rig: Rig) -> None:
+def test_account_shared_by_two_people_is_not_assigned_and_its_review_creates_a_finding(
+    rig: Rig,
+) -> None:
     (other,) = rig.rows("SELECT employee_id FROM employee WHERE number = 'E00017'")[0]
     rig.rows("ALTER TABLE employee DROP CONSTRAINT employee_number_key")
     rig.rows("UPDATE employee SET number = %s WHERE employee_id = %s", REVIEWER, other)
@@ -79,7 +81,9 @@ class Names:
         ]
 
 
-def test_promotion_is_rolled_back_if_check_reports_a_key_that_no_row_has(rig: Rig) -> None:
+def test_promotion_is_rolled_back_if_the_check_returns_a_key_without_a_matching_row(
+    rig: Rig,
+) -> None:
     key = rig.one("SELECT min(intake_id) FROM intake_record WHERE batch_id = %s", OLDEST)
     table = replace(rig.table, checkers=[Names([(str(key),), (f"0{key + 1}",)])])
     rig.rows(
@@ -109,7 +113,7 @@ def test_record_reviewed_by_the_person_who_entered_it_counts_as_unreviewed(rig: 
 
 
 @pytest.mark.parametrize("shift", [timedelta(0), timedelta(microseconds=1)])
-def test_verification_reports_difference_between_promoted_and_counted_rows(
+def test_verification_creates_finding_if_counted_rows_differ_from_promoted_rows(
     rig: Rig, shift: timedelta
 ) -> None:
     checked = rig.checked()
@@ -121,7 +125,9 @@ def test_verification_reports_difference_between_promoted_and_counted_rows(
     assert [finding.code for finding in verified.findings] == ["intake.not_found"] * bool(shift)
 
 
-def test_review_fails_if_row_security_hides_rows(rig: Rig) -> None:
+def test_search_for_pending_batches_raises_usage_error_if_row_level_security_hides_rows(
+    rig: Rig,
+) -> None:
     rig.rows("DROP ROLE IF EXISTS intake_hidden")
     rig.rows("CREATE ROLE intake_hidden LOGIN PASSWORD 'x'")
     rig.rows("GRANT SELECT ON ALL TABLES IN SCHEMA public TO intake_hidden")
@@ -141,7 +147,9 @@ def test_review_fails_if_row_security_hides_rows(rig: Rig) -> None:
         rig.rows("DROP ROLE intake_hidden")
 
 
-def test_review_is_refused_if_check_created_no_approval_request(rig: Rig) -> None:
+def test_review_task_raises_control_failed_error_if_the_check_created_no_approval_request(
+    rig: Rig,
+) -> None:
     rig.rows("UPDATE employee SET has_data_access = false")
     checked = rig.checked()
     assert checked.data["request"] is None

@@ -13,7 +13,7 @@ from tests.intake import steps
 from tests.intake.conftest import KEYS, OLDEST, Rig, keyed_by_phone
 
 
-def test_sample_for_reviewer_is_masked_and_repeatable(rig: Rig) -> None:
+def test_sample_on_review_page_has_masked_values_and_the_same_rows_every_time(rig: Rig) -> None:
     checked = rig.checked()
     action = steps.ask(rig.table, checked)
     rows = rig.rows(
@@ -53,7 +53,9 @@ def test_primary_key_that_identifies_a_person_is_shown_as_pseudonym(rig: Rig) ->
         (1_000_000, "S-4", 125), (1000, "II", 80), (10**9, "II", 1250), (90, "S-1", 3),
     ],
 )  # fmt: skip
-def test_sample_size_equals_the_value_of_the_standard(rows: int, level: str, shown: int) -> None:
+def test_sample_size_for_row_count_and_inspection_level_equals_the_value_of_the_standard(
+    rows: int, level: str, shown: int
+) -> None:
     assert sample_size(rows, level) == shown
 
 
@@ -63,7 +65,7 @@ def test_review_page_has_section_for_each_language_and_for_the_sample(rig: Rig) 
     assert headings == ["### 中文", "### English", "### 脱敏样本 / Masked sample"]
 
 
-def test_review_page_lists_people_who_may_review(rig: Rig) -> None:
+def test_review_page_contains_the_accounts_of_people_who_may_review(rig: Rig) -> None:
     assert "Only E00003, E00017, E00031 may decide\n" in steps.ask(rig.table, rig.checked()).body
     rig.rows("UPDATE employee SET department_id = 3, has_data_access = true")
     many = steps.ask(rig.table, rig.checked())

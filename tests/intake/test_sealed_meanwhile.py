@@ -17,7 +17,7 @@ from tests.support.airflow_task import seal_under_work
 pytestmark = pytest.mark.airflow
 
 
-def test_no_row_is_promoted_if_the_run_is_sealed_during_the_step(
+def test_no_row_is_promoted_if_the_run_is_sealed_while_the_promotion_task_is_running(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, run_of_tasks: tuple[str, str]
 ) -> None:
     from airflow.sdk.exceptions import AirflowFailException

@@ -72,7 +72,7 @@ def again(rig: Rig, key: int, *, state: str = "promoted", **other: object) -> No
         rig.rows(f"UPDATE intake_record SET {column} = %s WHERE batch_id = 'IN-999999'", value)
 
 
-def test_quarantined_row_stays_in_register_until_its_corrected_row_is_accepted(rig: Rig) -> None:
+def test_quarantine_entry_stays_open_if_the_corrected_row_is_pending_or_rejected(rig: Rig) -> None:
     table = registering(rig.table)
     rows = set_aside(rig, table)
     assert len(rows) == 6
@@ -101,7 +101,9 @@ def test_quarantine_entry_is_closed_if_row_was_entered_again_and_promoted(
     assert resolved(table) == 0
 
 
-def test_quarantine_entry_is_not_closed_because_of_a_row_entered_earlier(rig: Rig) -> None:
+def test_quarantine_entry_stays_open_if_the_matching_row_was_entered_before_the_quarantined_row(
+    rig: Rig,
+) -> None:
     table = registering(rig.table)
     rows = set_aside(rig, table)
     for key in rows:
@@ -130,7 +132,7 @@ def test_quarantine_entry_is_closed_if_row_was_deleted_or_promoted(rig: Rig, cha
     assert listed(table) == {f'["{row}"]' for row in rows if row != rows[2]}
 
 
-def test_quarantine_entry_with_pseudonym_is_closed_after_hmac_key_rotation(rig: Rig) -> None:
+def test_quarantine_entry_of_deleted_row_is_closed_after_rotation_of_its_hmac_key(rig: Rig) -> None:
     rig.rows("UPDATE intake_record SET phone = '139' || lpad(intake_id::text, 8, '0')")
     incoming = keyed_by_phone(rig.table.incoming)
     expected, _own = rig.table.checkers
@@ -156,7 +158,9 @@ def test_quarantine_entries_of_other_workflows_are_not_closed(rig: Rig) -> None:
     assert listed(table) == {'["987654"]'}
 
 
-def test_error_about_faulty_sql_in_entered_anew_contains_no_value_of_a_record(rig: Rig) -> None:
+def test_error_about_failing_sql_in_the_setting_entered_anew_contains_no_record_value(
+    rig: Rig,
+) -> None:
     table = registering(rig.table)
     set_aside(rig, table)
     rule = table.incoming.rule.model_copy(update={"entered_anew": ("n.id_number::int = 5",)})

@@ -31,7 +31,9 @@ def entered(rig: Rig, at: str | None, *, rows: int = 30) -> None:
 @pytest.mark.parametrize(
     "at", [None, "infinity", "-infinity", "0044-03-15 12:00:00+00 BC", "20000-01-01 00:00:00+00"]
 )
-def test_batch_without_entry_time_is_reported(rig: Rig, at: str | None, rows: int) -> None:
+def test_batch_without_valid_entry_time_creates_a_finding_and_is_not_submitted(
+    rig: Rig, at: str | None, rows: int
+) -> None:
     entered(rig, at, rows=rows)
     search = steps.find([rig.table])
     assert search.data["batches"] == OTHERS
@@ -48,7 +50,9 @@ def test_batch_without_entry_time_is_reported(rig: Rig, at: str | None, rows: in
     assert report.conclude_records(RunRecords([search])).facts[0].value.values["total"] == 4  # type: ignore[union-attr]
 
 
-def test_batch_entered_in_future_is_reported_and_can_be_reviewed(rig: Rig) -> None:
+def test_batch_with_entry_time_in_the_future_creates_a_finding_and_can_be_reviewed(
+    rig: Rig,
+) -> None:
     entered(rig, "2099-01-01 00:00:00+00")
     search = steps.find([rig.table])
     assert search.data["batches"] == [*OTHERS, f"customers/{OLDEST}"]
@@ -60,7 +64,7 @@ def test_batch_entered_in_future_is_reported_and_can_be_reviewed(rig: Rig) -> No
     assert steps.settle(rig.table, checked).data["promoted"] > 0
 
 
-def test_batch_entered_one_minute_in_the_future_is_not_reported(rig: Rig) -> None:
+def test_batch_with_entry_time_one_minute_in_the_future_creates_no_finding(rig: Rig) -> None:
     entered(rig, (NOW + timedelta(minutes=1)).isoformat())
     assert steps.find([rig.table]).findings == []
 

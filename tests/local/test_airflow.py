@@ -21,7 +21,9 @@ from include.local.profile import LocalProfile
 from include.services.errors import ServiceError, UsageError
 
 
-def test_lock_home_refuses_a_second_process(tmp_path: Path) -> None:
+def test_second_lock_home_raises_usage_error_until_the_first_lock_is_released(
+    tmp_path: Path,
+) -> None:
     """A second `up` command is refused until the first has ended."""
     with (
         lock_home(tmp_path),
@@ -86,7 +88,7 @@ def standalone(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def test_stop_orphan_stops_an_airflow_whose_up_command_was_killed(
+def test_stop_orphan_ends_the_airflow_process_if_its_up_command_was_killed(
     tmp_path: Path, standalone: subprocess.Popen[bytes]
 ) -> None:
     """Commands call `stop_orphan` before they stop the PostgreSQL server that Airflow uses."""
@@ -95,7 +97,7 @@ def test_stop_orphan_stops_an_airflow_whose_up_command_was_killed(
     assert not (tmp_path / "airflow.pid").exists()
 
 
-def test_stop_orphan_keeps_an_airflow_whose_up_command_is_running(
+def test_stop_orphan_does_not_end_the_airflow_process_if_its_up_command_is_running(
     tmp_path: Path, standalone: subprocess.Popen[bytes]
 ) -> None:
     """Another command, such as `verify`, must not stop the Airflow of a running `up`."""
@@ -130,7 +132,7 @@ def starting_airflow(tmp_path: Path) -> Iterator[Standalone]:
     process.communicate()
 
 
-def test_wait_until_ready_states_which_component_is_not_ready(
+def test_wait_until_ready_raises_error_with_name_of_the_component_that_is_not_ready(
     starting_airflow: Standalone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     messages: list[str] = []
@@ -144,7 +146,9 @@ def test_wait_until_ready_states_which_component_is_not_ready(
     assert set(messages) == {"waiting for Airflow: scheduler"}
 
 
-def test_wait_until_ready_fails_at_once_if_the_process_ended(starting_airflow: Standalone) -> None:
+def test_wait_until_ready_raises_service_error_if_the_airflow_process_has_ended(
+    starting_airflow: Standalone,
+) -> None:
     starting_airflow.process.communicate()
     with pytest.raises(ServiceError, match="stopped while starting"):
         starting_airflow.wait_until_ready()

@@ -33,7 +33,7 @@ def sent_requests(proxy: FaultyProxy, method: str) -> int:
     return sum(request.method == method and "/api/" in request.path for request in proxy.requests)
 
 
-def test_get_request_is_repeated_after_late_and_broken_responses(
+def test_get_request_is_repeated_after_timeouts_and_lost_responses(
     proxy: FaultyProxy, capfd: pytest.CaptureFixture[str]
 ) -> None:
     api = AirflowApi.login(proxy.endpoint, "admin", "x", LOG)
@@ -45,7 +45,9 @@ def test_get_request_is_repeated_after_late_and_broken_responses(
     assert capfd.readouterr().err == ""
 
 
-def test_request_without_any_response_fails_with_advice(proxy: FaultyProxy) -> None:
+def test_get_request_raises_service_error_with_advice_if_every_attempt_times_out(
+    proxy: FaultyProxy,
+) -> None:
     api = AirflowApi.login(proxy.endpoint, "admin", "x", LOG)
     proxy.rule = lambda request: Fault(hang_seconds=1)
     with pytest.raises(ServiceError, match="Airflow's API does not answer") as silent:
@@ -65,12 +67,14 @@ def test_trigger_request_is_not_repeated_after_a_lost_response(proxy: FaultyProx
     assert sent_requests(proxy, "POST") == 1
 
 
-def test_login_is_repeated_after_a_late_response(proxy: FaultyProxy) -> None:
+def test_login_request_is_repeated_after_a_timeout(proxy: FaultyProxy) -> None:
     proxy.rule = first(1, lambda request: True, Fault(hang_seconds=1))
     assert AirflowApi.login(proxy.endpoint, "admin", "x", LOG).trigger("backup_offsite") == "manual"
 
 
-def test_login_without_any_response_fails_with_advice(proxy: FaultyProxy) -> None:
+def test_login_raises_service_error_with_path_of_log_file_if_every_attempt_times_out(
+    proxy: FaultyProxy,
+) -> None:
     proxy.rule = lambda request: Fault(hang_seconds=1)
     with pytest.raises(ServiceError, match="does not answer") as silent:
         AirflowApi.login(proxy.endpoint, "admin", "x", LOG)

@@ -53,7 +53,7 @@ def servers(folder: Path) -> list[psutil.Process]:
     ]
 
 
-def test_server_writes_every_mail_to_a_private_file(mail: LocalMail) -> None:
+def test_mail_server_writes_each_mail_to_its_own_file_with_mode_0600(mail: LocalMail) -> None:
     """File names contain time and Message-ID. A mail that is sent twice becomes two files."""
     assert LocalProfile(mail.folder.parent).connection("mail") is None
     mail.start()
@@ -71,7 +71,7 @@ def test_server_writes_every_mail_to_a_private_file(mail: LocalMail) -> None:
 
 
 @pytest.mark.parametrize("message_id", [b"../../evil", b"a/b", b"\xff\xfe", b"x" * 400, b""])
-def test_mail_with_hostile_message_id_is_written_into_the_mail_folder(
+def test_mail_with_unsafe_path_characters_in_message_id_is_written_into_the_mail_folder(
     mail: LocalMail, message_id: bytes
 ) -> None:
     """File names contain only safe characters of the Message-ID."""
@@ -82,7 +82,9 @@ def test_mail_with_hostile_message_id_is_written_into_the_mail_folder(
     assert one.parent == mail.folder
 
 
-def test_commands_share_a_server_and_the_last_command_stops_it(mail: LocalMail) -> None:
+def test_two_commands_use_the_same_mail_server_and_the_last_command_stops_it(
+    mail: LocalMail,
+) -> None:
     """The server keeps running if the command that started it ends first."""
     command = [sys.executable, "-c", OTHER_COMMAND, str(mail.folder)]
     with subprocess.Popen(
@@ -117,7 +119,9 @@ def test_mail_server_ends_after_all_commands_that_use_it_were_killed(tmp_path: P
     assert LocalMail(folder).connection() is None
 
 
-def test_start_replaces_a_mail_server_that_was_killed(mail: LocalMail) -> None:
+def test_start_creates_a_working_mail_server_after_the_previous_server_was_killed(
+    mail: LocalMail,
+) -> None:
     """The killed server leaves files with an outdated port and an outdated process id."""
     mail.start()
     (server,) = servers(mail.folder)

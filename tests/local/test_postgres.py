@@ -14,7 +14,9 @@ import pytest
 from include.local.postgres import EmbeddedPostgres
 
 
-def test_start_reuses_a_running_server(postgres: EmbeddedPostgres) -> None:
+def test_start_does_not_restart_a_postgres_server_that_is_already_running(
+    postgres: EmbeddedPostgres,
+) -> None:
     """A second start succeeds and does not restart the server."""
     with psycopg.connect(postgres.conninfo("postgres")) as connection:
         before = connection.execute("SELECT pg_postmaster_start_time()").fetchone()
@@ -24,7 +26,7 @@ def test_start_reuses_a_running_server(postgres: EmbeddedPostgres) -> None:
 
 
 @pytest.mark.parametrize("extension", ["hstore", "citext", "pg_trgm", "btree_gist", "amcheck"])
-def test_embedded_server_has_the_files_of_a_common_extension(
+def test_common_extension_is_available_in_the_embedded_postgres_server(
     postgres: EmbeddedPostgres, extension: str
 ) -> None:
     """The restore drill of a database with such an extension needs the extension."""
@@ -33,7 +35,9 @@ def test_embedded_server_has_the_files_of_a_common_extension(
         assert connection.execute(query, [extension]).fetchone() is not None
 
 
-def test_server_refuses_a_wrong_password(postgres: EmbeddedPostgres) -> None:
+def test_connection_with_incorrect_password_fails_with_authentication_error(
+    postgres: EmbeddedPostgres,
+) -> None:
     """Even connections over the local Unix socket need the password."""
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         psycopg.connect(postgres.conninfo("postgres", password="wrong"))
@@ -64,7 +68,7 @@ def test_stop_if_unused_stops_the_server_only_if_no_other_process_uses_it() -> N
     assert not own_server.is_running()
 
 
-def test_start_after_an_interrupted_initdb_creates_the_cluster_again(
+def test_start_creates_a_working_cluster_after_an_earlier_initdb_was_interrupted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """If a partial cluster were taken for a complete one, every later start would fail."""

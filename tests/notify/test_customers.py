@@ -148,7 +148,7 @@ def test_mails_with_same_notice_differ_only_in_recipient_date_and_id(
     assert len(bodies) == 1
 
 
-def test_notice_to_customer_is_never_combined_with_other_notifications(
+def test_mail_with_a_notice_to_a_customer_contains_no_other_notice_or_notification(
     post: Post, server: Smtp
 ) -> None:
     first, second = post.keep(notice_text("first")), post.keep(notice_text("second"))
@@ -171,7 +171,7 @@ def test_notice_to_customer_is_never_combined_with_other_notifications(
     assert post.deliver().waiting == 1  # the same text was sent today
 
 
-def test_address_that_a_workflow_looks_up_is_not_stored_or_reported(
+def test_customer_address_that_a_workflow_looks_up_is_not_stored_in_database_or_step_record(
     post: Post, server: Smtp, addresses: AddressList
 ) -> None:
     post.rules = NotificationRules(workdays_only=False)
@@ -194,7 +194,9 @@ def test_address_that_a_workflow_looks_up_is_not_stored_or_reported(
     assert CANARY not in all_stored_texts(post)
 
 
-def test_notification_whose_address_is_looked_up_cannot_store_name_or_address(post: Post) -> None:
+def test_notification_with_address_lookup_raises_error_if_it_contains_a_name_or_address(
+    post: Post,
+) -> None:
     for more in ({"address": CANARY}, {"name": "Wang"}):
         with pytest.raises(ValueError, match="no address and no name"):
             notice(post, 1, **more)
@@ -208,7 +210,7 @@ def test_notification_whose_address_is_looked_up_cannot_store_name_or_address(po
             post.rows(f"UPDATE notification SET {change} RETURNING 1")
 
 
-def test_address_is_looked_up_for_every_attempt_to_send(
+def test_customer_address_is_looked_up_again_for_every_attempt_to_send(
     post: Post, server: Smtp, addresses: AddressList
 ) -> None:
     server.rule = lambda phase, _: "450 busy" if phase == "RCPT" else None
@@ -225,7 +227,7 @@ def test_address_is_looked_up_for_every_attempt_to_send(
     assert len(addresses.asked) == 2
 
 
-def test_notice_without_usable_address_is_reported_and_can_be_queued_again(
+def test_notice_without_usable_address_is_undeliverable_and_can_be_queued_again(
     post: Post, server: Smtp, addresses: AddressList
 ) -> None:
     addresses.now |= {"c3": "", "c4": "nobody", "c5": " "}
@@ -244,7 +246,7 @@ def test_notice_without_usable_address_is_reported_and_can_be_queued_again(
     assert (post.deliver().sent, len(server.taken)) == (1, 3)
 
 
-def test_allowed_mail_domains_apply_to_staff_and_not_to_customers(
+def test_notice_to_a_customer_is_sent_even_if_its_mail_domain_is_not_allowed_for_staff(
     post: Post, server: Smtp, addresses: AddressList
 ) -> None:
     post.rules = NotificationRules(domains=("courier.example",))
@@ -254,7 +256,7 @@ def test_allowed_mail_domains_apply_to_staff_and_not_to_customers(
 
 
 @pytest.mark.parametrize("missing", [False, True])
-def test_workflow_that_fails_to_return_addresses_delays_only_its_own_notifications(
+def test_only_the_notifications_of_a_workflow_are_delayed_if_its_address_lookup_fails(
     post: Post, server: Smtp, addresses: AddressList, missing: bool
 ) -> None:
     addresses.fault = ServiceError(f"The database of {CANARY} cannot be reached.")
@@ -287,7 +289,7 @@ def test_address_is_not_looked_up_for_notice_that_is_no_longer_due(
     assert (post.deliver().withdrawn, addresses.asked) == (1, [])
 
 
-def test_notice_that_may_have_arrived_is_sent_again_to_current_address(
+def test_notice_is_sent_again_to_current_address_if_connection_was_lost_during_first_sending(
     post: Post, server: Smtp, addresses: AddressList
 ) -> None:
     server.rule = lambda phase, _: DROP if phase == "DATA" else None
@@ -316,7 +318,7 @@ def test_notice_is_not_sent_if_its_text_was_changed_in_database(
     assert post.deliver().unavailable_kinds == {INDIVIDUAL_NOTICE: "TextChanged"}
 
 
-def test_delivery_without_notices_to_customers_leaves_them_pending(
+def test_deliver_with_notices_false_sends_staff_notifications_and_leaves_notices_pending(
     post: Post, server: Smtp, addresses: AddressList
 ) -> None:
     server.rule = lambda phase, at: "450 busy" if (phase, at) == ("RCPT", CANARY) else None

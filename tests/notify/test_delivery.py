@@ -73,7 +73,7 @@ def test_daily_digest_is_sent_only_on_workdays_outside_of_quiet_hours(
     assert post.deliver().sent == 1
 
 
-def test_digests_are_sent_on_make_up_workday(post: Post) -> None:
+def test_digest_is_sent_on_a_saturday_that_is_a_make_up_workday(post: Post) -> None:
     post.clock.moment = datetime(2026, 10, 10, 2, tzinfo=UTC)  # the Saturday after the holiday
     post.queue(notification(1), notification(1, "E2"))
     assert post.deliver().sent == 2
@@ -84,7 +84,7 @@ def test_digests_are_sent_on_make_up_workday(post: Post) -> None:
     assert post.deliver().sent == 1
 
 
-def test_urgent_notifications_are_sent_in_one_message_apart_from_the_digest(
+def test_urgent_notifications_are_combined_in_one_message_separate_from_the_digest(
     post: Post, server: Smtp
 ) -> None:
     post.queue(notification(1, urgent=True), notification(2, urgent=True), notification(3))
@@ -94,7 +94,9 @@ def test_urgent_notifications_are_sent_in_one_message_apart_from_the_digest(
     assert len(server.taken) == 3
 
 
-def test_delivery_without_due_messages_does_not_connect(post: Post, server: Smtp) -> None:
+def test_delivery_does_not_connect_to_the_mail_server_if_no_message_is_due(
+    post: Post, server: Smtp
+) -> None:
     post.deliver()
     assert server.sessions == 0
     post.queue(notification(1))
@@ -107,7 +109,9 @@ def test_delivery_without_due_messages_does_not_connect(post: Post, server: Smtp
     assert post.deliver().unusable_channels == {}
 
 
-def test_notification_no_longer_due_is_withdrawn(post: Post, server: Smtp) -> None:
+def test_notification_is_withdrawn_if_its_workflow_does_not_confirm_that_it_is_still_due(
+    post: Post, server: Smtp
+) -> None:
     confirmed_keys: list[Sequence[str]] = []
 
     def confirm(keys: Sequence[str]) -> set[str]:
@@ -125,7 +129,7 @@ def test_notification_no_longer_due_is_withdrawn(post: Post, server: Smtp) -> No
     assert post.deliver().sent == 1
 
 
-def test_notifications_wait_if_workflow_fails_to_confirm_that_they_are_due(
+def test_notifications_stay_pending_if_their_workflow_raises_an_error_when_asked_to_confirm_them(
     post: Post, server: Smtp
 ) -> None:
 
@@ -206,7 +210,9 @@ def test_chat_message_is_retried_after_the_robot_was_busy(post: Post, robots: Ro
     assert post.deliver().sent == 1
 
 
-def test_delivery_without_configured_mail_server_leaves_messages_unclaimed(post: Post) -> None:
+def test_delivery_raises_usage_error_and_claims_no_message_if_sender_address_is_missing(
+    post: Post,
+) -> None:
     post.extra = {"from_email": ""}
     assert post.deliver().sent == 0
     post.queue(notification(1))
@@ -215,7 +221,7 @@ def test_delivery_without_configured_mail_server_leaves_messages_unclaimed(post:
     assert post.messages() == []
 
 
-def test_chat_message_is_delivered_before_an_error_in_mail_delivery(
+def test_chat_messages_are_sent_before_mails_even_if_mail_delivery_then_fails(
     post: Post, server: Smtp, robots: RobotServer
 ) -> None:
     post.robots = robots

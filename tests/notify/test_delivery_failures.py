@@ -23,7 +23,7 @@ def reply_for(phase: str, person: str, reply: str) -> Rule:
     return lambda mail, address: reply if (mail, address) == (phase, at) else None
 
 
-def test_recipient_that_server_refuses_does_not_affect_other_recipients(
+def test_other_recipients_get_their_mail_if_the_server_refuses_one_recipient(
     post: Post, server: Smtp
 ) -> None:
     server.rule = reply_for("RCPT", "e2", "550 5.1.1 e2@courier.example unknown")
@@ -38,7 +38,7 @@ def test_recipient_that_server_refuses_does_not_affect_other_recipients(
     assert post.deliver().sent == 1
 
 
-def test_mail_that_server_defers_by_greylisting_is_sent_after_a_minute(
+def test_mail_is_sent_again_a_minute_after_the_server_deferred_it_by_greylisting(
     post: Post, server: Smtp
 ) -> None:
     server.rule = reply_for("RCPT", "e1", "451 4.7.1 greylisted")
@@ -68,7 +68,9 @@ def test_deferred_digest_waits_until_end_of_quiet_hours(post: Post, server: Smtp
     assert post.deliver().sent == 1
 
 
-def test_pauses_between_retries_grow_to_an_hour_and_stay_an_hour(post: Post, server: Smtp) -> None:
+def test_pause_between_retries_grows_from_one_minute_to_at_most_one_hour(
+    post: Post, server: Smtp
+) -> None:
     server.rule = lambda phase, _: "450 busy" if phase == "RCPT" else None
     post.queue(notification(1))
     for minutes in (1, 5, 15, 60, 60):
@@ -100,7 +102,9 @@ def test_notifications_of_unsent_digest_are_sent_in_digest_of_next_day(
     ]
 
 
-def test_notification_deferred_for_too_long_is_given_up(post: Post, server: Smtp) -> None:
+def test_notification_becomes_undeliverable_after_it_was_deferred_for_three_days(
+    post: Post, server: Smtp
+) -> None:
     server.rule = lambda phase, _: "450 busy" if phase == "RCPT" else None
     post.rules = NotificationRules(workdays_only=False)
     post.queue(notification(1))
@@ -124,7 +128,9 @@ def test_notification_that_waited_through_a_week_of_holidays_is_sent(
     assert post.deliver().sent == 1
 
 
-def test_notification_first_deferred_after_holiday_is_retried(post: Post, server: Smtp) -> None:
+def test_notification_queued_before_a_holiday_is_retried_if_server_defers_it_after_the_holiday(
+    post: Post, server: Smtp
+) -> None:
     """A notification is given up some time after its first deferral, not after it was queued.
 
     Otherwise greylisting after a week of holidays would end its delivery.
@@ -139,7 +145,7 @@ def test_notification_first_deferred_after_holiday_is_retried(post: Post, server
     assert post.deliver().sent == 1
 
 
-def test_notification_that_waited_for_the_end_of_holidays_is_retried_if_server_is_then_unreachable(
+def test_notification_queued_before_a_holiday_is_retried_if_server_is_unreachable_after_the_holiday(
     post: Post, server: Smtp
 ) -> None:
     """An unreachable server counts as a deferral, after which the time until giving up begins."""
@@ -153,7 +159,7 @@ def test_notification_that_waited_for_the_end_of_holidays_is_retried_if_server_i
     assert post.deliver().sent == 1
 
 
-def test_notification_queued_again_is_retried_for_another_full_period(
+def test_undeliverable_notification_that_is_queued_again_is_retried_for_another_three_days(
     post: Post, server: Smtp
 ) -> None:
     post.rules = NotificationRules(workdays_only=False)
@@ -168,7 +174,9 @@ def test_notification_queued_again_is_retried_for_another_full_period(
     assert post.deliver().undeliverable == 1
 
 
-def test_unreachable_mail_server_defers_all_notifications(post: Post, server: Smtp) -> None:
+def test_all_notifications_are_deferred_if_the_mail_server_is_unreachable(
+    post: Post, server: Smtp
+) -> None:
     server.stop()
     post.queue(notification(1), notification(1, "E2"), notification(1, "E3", urgent=True))
     delivery = post.deliver()
@@ -178,7 +186,7 @@ def test_unreachable_mail_server_defers_all_notifications(post: Post, server: Sm
     assert post.deliver().sent == 3
 
 
-def test_notifications_are_given_up_after_server_was_unreachable_for_days(
+def test_notifications_become_undeliverable_after_the_mail_server_was_unreachable_for_days(
     post: Post, server: Smtp
 ) -> None:
     post.rules = NotificationRules(workdays_only=False)
@@ -194,7 +202,9 @@ def test_notifications_are_given_up_after_server_was_unreachable_for_days(
     assert {recipient.cause for recipient in delivery.recipients} == {"gave_up"}
 
 
-def test_remaining_messages_are_deferred_when_server_goes_down(post: Post, server: Smtp) -> None:
+def test_messages_not_yet_sent_are_deferred_if_the_server_closes_during_delivery(
+    post: Post, server: Smtp
+) -> None:
 
     def rule(phase: str, _address: str) -> str | None:
         return "421 4.3.2 closing" if phase == "MAIL" and len(server.taken) >= 10 else None
@@ -213,7 +223,9 @@ def test_remaining_messages_are_deferred_when_server_goes_down(post: Post, serve
     assert set(server.copies().values()) == {1}
 
 
-def test_delivery_stops_if_server_drops_each_connection(post: Post, server: Smtp) -> None:
+def test_delivery_defers_all_messages_after_few_attempts_if_server_drops_each_connection(
+    post: Post, server: Smtp
+) -> None:
     server.rule = lambda phase, _: DROP if phase == "RCPT" else None
     post.queue(*(notification(1, f"E{number:02}") for number in range(40)))
     delivery = post.deliver()
@@ -222,7 +234,7 @@ def test_delivery_stops_if_server_drops_each_connection(post: Post, server: Smtp
     assert len(post.rows("SELECT 1 FROM notification_message WHERE state = 'deferred'")) <= 10
 
 
-def test_delivery_stops_if_server_never_confirms_receipt_of_messages(
+def test_delivery_stops_after_at_most_six_messages_if_server_confirms_no_receipt(
     post: Post, server: Smtp
 ) -> None:
     server.rule = lambda phase, _: DROP if phase == "DATA" else None
@@ -240,7 +252,7 @@ def test_delivery_stops_if_server_never_confirms_receipt_of_messages(
     assert post.rows("SELECT max(copies) FROM notification_message") == [(2,)]
 
 
-def test_retries_refused_before_content_was_sent_do_not_count_as_repetitions_of_message(
+def test_message_is_still_repeated_after_several_retries_were_refused_before_its_content(
     post: Post, server: Smtp
 ) -> None:
     server.rule = lambda phase, _: DROP if phase == "DATA" else None
@@ -255,7 +267,9 @@ def test_retries_refused_before_content_was_sent_do_not_count_as_repetitions_of_
     assert post.deliver().sent == 1
 
 
-def test_delivery_waits_for_slow_server_until_answer_timeout(post: Post, server: Smtp) -> None:
+def test_message_is_sent_only_if_the_slow_server_answers_within_the_answer_timeout(
+    post: Post, server: Smtp
+) -> None:
     server.slow = 0.6
     post.extra = {"timeout": 0.3, "answer_timeout": 5}
     post.queue(notification(1), notification(2, "E2"))
@@ -265,7 +279,7 @@ def test_delivery_waits_for_slow_server_until_answer_timeout(post: Post, server:
     assert (post.deliver().sent, post.states()["E3/1"]) == (0, "pending")
 
 
-def test_claim_of_messages_is_extended_while_server_is_slow(
+def test_second_process_sends_no_message_while_the_first_process_waits_for_a_slow_server(
     post: Post, server: Smtp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(delivery, "_LEASE_CHECK_SECONDS", 0.02)
@@ -325,7 +339,7 @@ def test_repeated_message_omits_notifications_that_are_no_longer_due(
     assert post.untold(["E1/2", "E2/1"]) == set()
 
 
-def test_repeated_message_waits_if_workflow_fails_to_confirm_that_notifications_are_due(
+def test_repetition_of_message_is_deferred_if_workflow_raises_an_error_when_asked_to_confirm_it(
     post: Post, server: Smtp
 ) -> None:
 
@@ -395,7 +409,7 @@ def test_message_that_may_have_arrived_is_reported_if_its_repetition_is_refused(
     assert post.states() == {"E1/1": "in_doubt"}
 
 
-def test_message_that_may_have_arrived_is_not_repeated_if_policy_pack_says_report(
+def test_message_that_may_have_arrived_is_not_repeated_if_the_setting_in_doubt_is_report(
     post: Post, server: Smtp
 ) -> None:
     post.rules = NotificationRules(in_doubt=InDoubt(mail="report"))

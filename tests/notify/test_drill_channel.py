@@ -14,7 +14,7 @@ from tests.support.robots import RobotServer
 from tests.support.smtp import Smtp
 
 
-def test_drill_delivers_messages_at_any_hour_without_contacting_a_server(
+def test_delivery_in_a_drill_marks_messages_as_sent_at_night_without_contacting_a_server(
     post: Post, server: Smtp, robots: RobotServer
 ) -> None:
 
@@ -45,7 +45,7 @@ def test_drill_delivers_messages_at_any_hour_without_contacting_a_server(
     assert robots.texts == []
 
 
-def test_drill_withdraws_notifications_that_are_no_longer_due(post: Post) -> None:
+def test_delivery_in_a_drill_withdraws_notifications_that_are_no_longer_due(post: Post) -> None:
     post.queue(notification(1), notification(2, "E2"))
     config = replace(post.office(), still_due={KIND: lambda keys: {*keys} - {"E2/2"}})
     assert deliver(sandboxed_delivery(config)).sent == 1

@@ -169,7 +169,7 @@ class Play:
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(steps=STEPS)
-def test_random_order_of_events_loses_and_repeats_no_notification(
+def test_every_notification_has_a_final_state_and_at_most_one_message_id_after_random_events(
     state: Engine, server: Smtp, steps: list[tuple[str, ...]]
 ) -> None:
     with state.begin() as conn:

@@ -79,7 +79,7 @@ def wait_for_rollback(post: Post) -> None:
         post.rows("SELECT pg_sleep(0.02)")
 
 
-def test_mail_without_recorded_outcome_is_sent_again_with_same_id(
+def test_mail_is_sent_again_with_same_message_id_if_process_was_killed_before_recording_outcome(
     post: Post, server: Smtp, children: Children
 ) -> None:
     post.queue(*(notification(1, f"E{number:02}") for number in range(30)))
@@ -120,7 +120,7 @@ def test_mail_without_recorded_outcome_is_sent_again_with_same_id(
 
 
 @pytest.mark.parametrize("phase", ["RCPT", "DATA"])
-def test_notices_of_killed_delivery_process_are_sent_to_current_addresses(
+def test_notices_are_sent_to_current_addresses_after_the_delivery_process_was_killed(
     post: Post, server: Smtp, children: Children, phase: str
 ) -> None:
     text = post.keep(notice_text())

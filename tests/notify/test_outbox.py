@@ -20,7 +20,7 @@ WEEKLY = "training.department"
 OPTIONAL = NotificationRules(may_opt_out=(WEEKLY,))
 
 
-def test_same_notification_is_queued_once(post: Post) -> None:
+def test_notification_with_the_same_kind_and_key_is_queued_only_once(post: Post) -> None:
     first = notification(1)
     assert post.queue(first, notification(2), replace(first, name="Other")) == QueueCounts(new=2)
     assert post.queue(replace(first, address="other@courier.example")) == QueueCounts()
@@ -29,7 +29,7 @@ def test_same_notification_is_queued_once(post: Post) -> None:
     assert post.queue(replace(first, kind="partners.review")) == QueueCounts(new=1)
 
 
-def test_queueing_no_notifications_does_nothing(post: Post) -> None:
+def test_queue_with_no_notifications_returns_zero_counts(post: Post) -> None:
     assert post.queue() == QueueCounts()
     assert post.untold([]) == set()
 
@@ -61,7 +61,7 @@ def test_queueing_no_notifications_does_nothing(post: Post) -> None:
         ("A+b@COURIER.example", ""),
     ],
 )
-def test_notification_with_unusable_address_is_undeliverable_at_once(
+def test_notification_is_queued_as_undeliverable_if_its_address_is_missing_or_malformed(
     post: Post, address: str, cause: str
 ) -> None:
     rules = NotificationRules(domains=("courier.example",))
@@ -71,7 +71,9 @@ def test_notification_with_unusable_address_is_undeliverable_at_once(
     assert post.causes() == {"E1/1": cause}
 
 
-def test_undeliverable_notification_is_queued_again_with_another_address(post: Post) -> None:
+def test_undeliverable_notification_becomes_pending_if_it_is_queued_with_another_address(
+    post: Post,
+) -> None:
     bad = notification(1, address="nobody")
     post.queue(bad)
     assert post.untold(["E1/1", "E1/2"]) == {"E1/1", "E1/2"}
@@ -83,7 +85,9 @@ def test_undeliverable_notification_is_queued_again_with_another_address(post: P
     assert post.queue(bad) == QueueCounts()
 
 
-def test_notification_that_was_given_up_is_queued_again(post: Post) -> None:
+def test_undeliverable_notification_with_cause_gave_up_becomes_pending_if_queued_again(
+    post: Post,
+) -> None:
     post.queue(notification(1))
     post.rows("UPDATE notification SET state = 'undeliverable', cause = 'gave_up' RETURNING 1")
     assert post.untold(["E1/1"]) == {"E1/1"}
@@ -91,7 +95,9 @@ def test_notification_that_was_given_up_is_queued_again(post: Post) -> None:
     assert post.states() == {"E1/1": "pending"}
 
 
-def test_withdraw_only_affects_pending_notifications(post: Post) -> None:
+def test_withdraw_changes_only_pending_notifications_with_the_given_kind_and_keys(
+    post: Post,
+) -> None:
     post.queue(notification(1), notification(2), notification(1, kind="partners.review"))
     with post.state.begin() as conn:
         assert outbox.pending(conn, KIND) == ["E1/1", "E1/2"]
@@ -105,7 +111,7 @@ def test_withdraw_only_affects_pending_notifications(post: Post) -> None:
     ]
 
 
-def test_withdraw_accepts_many_keys(post: Post) -> None:
+def test_withdraw_accepts_70000_keys_in_one_call(post: Post) -> None:
     post.queue(*(notification(number) for number in range(500)))
     with post.state.begin() as conn:
         keys = [f"E1/{number}" for number in range(70_000)]
@@ -113,7 +119,7 @@ def test_withdraw_accepts_many_keys(post: Post) -> None:
         assert outbox.pending(conn, KIND) == []
 
 
-def test_withdrawn_notification_is_queued_again(post: Post) -> None:
+def test_withdrawn_notification_becomes_pending_if_it_is_queued_again(post: Post) -> None:
     post.queue(notification(1), notification(2))
     with post.state.begin() as conn:
         outbox.withdraw(conn, KIND, ["E1/1"], "not_wanted", THURSDAY)
@@ -141,7 +147,7 @@ def test_opt_out_withdraws_pending_notifications(post: Post) -> None:
     assert post.states()["E1/4"] == "pending"
 
 
-def test_opt_out_of_mandatory_kind_is_refused(post: Post) -> None:
+def test_opt_out_of_mandatory_kind_of_notification_raises_usage_error(post: Post) -> None:
     with (
         post.state.begin() as conn,
         pytest.raises(UsageError, match="policy requires it") as caught,
@@ -152,14 +158,18 @@ def test_opt_out_of_mandatory_kind_is_refused(post: Post) -> None:
         outbox.opt_out(conn, "E1", WEEKLY, rules=OPTIONAL, by=" ", at=THURSDAY)
 
 
-def test_opt_out_is_ignored_if_kind_of_notification_becomes_mandatory(post: Post) -> None:
+def test_notification_is_pending_despite_opt_out_if_its_kind_has_become_mandatory(
+    post: Post,
+) -> None:
     with post.state.begin() as conn:
         outbox.opt_out(conn, "E1", WEEKLY, rules=OPTIONAL, by="hr", at=THURSDAY)
     post.queue(notification(1, kind=WEEKLY), rules=NotificationRules())
     assert post.states() == {"E1/1": "pending"}
 
 
-def test_retry_queues_undeliverable_notification_with_given_number(post: Post) -> None:
+def test_retry_makes_the_undeliverable_notification_with_the_given_number_pending(
+    post: Post,
+) -> None:
     post.queue(notification(1, address="nobody"), notification(2))
     with post.state.begin() as conn:
         assert outbox.retry(conn, 1) == KIND
@@ -169,7 +179,9 @@ def test_retry_queues_undeliverable_notification_with_given_number(post: Post) -
                 outbox.retry(conn, number)
 
 
-def test_texts_with_invisible_characters_are_stored_escaped(post: Post) -> None:
+def test_nul_surrogate_and_direction_characters_in_notification_are_stored_escaped(
+    post: Post,
+) -> None:
     hostile = "a\x00b\ud800c\u202e"
     odd = Notification(
         kind=KIND,

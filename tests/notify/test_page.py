@@ -66,7 +66,7 @@ def test_every_cause_of_undelivered_notification_has_a_message() -> None:
     assert notification.explain_cause("left the company").values == {"cause": "left the company"}
 
 
-def test_commands_in_documentation_exist() -> None:
+def test_documentation_page_shows_exactly_the_existing_commands_for_notices() -> None:
     commands = {registered_command.name for registered_command in command.app.registered_commands}
     named = set(re.findall(r"^\./parcelseal notices ([a-z-]+)", PAGE, re.M))
     assert named == commands

@@ -92,7 +92,7 @@ def test_mail_has_unsubscribe_header_only_for_optional_kinds(
         assert "To stop messages" in mail.text("plain")
 
 
-def test_hostile_texts_cannot_inject_headers_or_markup_into_a_mail(
+def test_line_breaks_and_script_tags_in_texts_add_no_header_or_markup_to_a_mail(
     post: Post, server: Smtp
 ) -> None:
     post.queue(
@@ -126,7 +126,7 @@ def test_hostile_texts_cannot_inject_headers_or_markup_into_a_mail(
         "e1@courier.example", "a\nb", "\x1b[31m", " ", "🚚",
     ],
 )  # fmt: skip
-def test_mail_to_recipient_with_unusual_name_has_valid_address(
+def test_mail_has_valid_address_if_recipient_name_contains_quotes_line_breaks_or_emoji(
     post: Post, server: Smtp, name: str
 ) -> None:
     post.queue(notification(1, name=name))
@@ -135,7 +135,9 @@ def test_mail_to_recipient_with_unusual_name_has_valid_address(
     assert to.addr_spec == "e1@courier.example"
 
 
-def test_line_with_invalid_placeholders_is_sent_unchanged(post: Post, server: Smtp) -> None:
+def test_notification_line_with_invalid_placeholders_is_sent_unchanged(
+    post: Post, server: Smtp
+) -> None:
     post.queue(notification(1, line=_("{a} {b:percent} {", a=1)), notification(2, line=_("{none}")))
     assert "{none}" in received(post, server).text("plain")
 
@@ -152,7 +154,9 @@ def notice_text(count: int) -> OutgoingMessage:
 
 
 @pytest.mark.parametrize("count", [1, 5, 80, 400])
-def test_chat_message_is_cut_to_size_limit_and_states_number_of_omitted_items(count: int) -> None:
+def test_chat_message_is_cut_to_its_size_limit_and_contains_number_of_omitted_items(
+    count: int,
+) -> None:
     text = Writer(("zh-CN", "en"), "Asia/Shanghai").chat(notice_text(count), 2048)
     assert len(text.encode()) <= 2048
     shown = len(set(re.findall(r"^- 第 (\d+) 项", text, re.M)))
@@ -161,7 +165,7 @@ def test_chat_message_is_cut_to_size_limit_and_states_number_of_omitted_items(co
     assert ("Hello," in text) is (count <= 5)
 
 
-def test_source_of_mail_has_short_ascii_lines(post: Post, server: Smtp) -> None:
+def test_mail_source_is_ascii_with_lines_of_at_most_998_bytes(post: Post, server: Smtp) -> None:
     post.queue(notification(1, name="张伟", line=verbatim("很长" * 2000)))
     content = received(post, server).content
     assert content.isascii()

@@ -74,7 +74,9 @@ def test_undeliverable_notifications_are_reported_with_staff_numbers(
     assert "@" not in second.record.model_dump_json()
 
 
-def test_sending_step_asks_for_retry_if_server_is_unreachable(post: Post, server: Smtp) -> None:
+def test_sending_step_returns_a_retry_reason_if_the_mail_server_is_unreachable(
+    post: Post, server: Smtp
+) -> None:
     post.queue(notification(1))
     server.stop()
     sending_result = send(post)
@@ -90,7 +92,9 @@ def test_sending_step_asks_for_retry_if_server_is_unreachable(post: Post, server
     assert figures(sending_result.record)["sent"] == 1
 
 
-def test_login_refused_by_mail_server_is_reported_with_its_code(post: Post, server: Smtp) -> None:
+def test_finding_about_login_refused_by_mail_server_contains_the_reply_code(
+    post: Post, server: Smtp
+) -> None:
     server.rule = lambda phase, _: "535 5.7.8 sesame" if phase == "MAIL" else None
     post.queue(notification(1))
     messages = Translator("en").text(send(post).record.findings[0].message)
@@ -120,7 +124,9 @@ def test_messages_that_may_have_arrived_and_failing_workflows_are_reported(
     assert figures(sending_result.record)["in_doubt"] == 1
 
 
-def test_sending_step_asks_for_retry_if_connection_is_lost(post: Post, server: Smtp) -> None:
+def test_sending_step_returns_a_retry_reason_if_the_connection_to_the_mail_server_is_lost(
+    post: Post, server: Smtp
+) -> None:
     server.rule = lambda phase, _: DROP if phase == "DATA" else None
     post.queue(notification(1))
     assert send(post).retry_reason
@@ -129,7 +135,9 @@ def test_sending_step_asks_for_retry_if_connection_is_lost(post: Post, server: S
     assert send(post).retry_reason == ""
 
 
-def test_report_section_lists_sent_and_undelivered_messages(post: Post, server: Smtp) -> None:
+def test_report_section_has_tables_of_sent_notifications_and_of_undelivered_notifications(
+    post: Post, server: Smtp
+) -> None:
     many = [notification(1, f"E{number:04}", address="") for number in range(600)]
     post.queue(notification(1), *many)
     section = messages_section(send(post).record)

@@ -14,7 +14,7 @@ from tests.support.smtp import Smtp
 NEW_YEAR = date(2027, 1, 1)
 
 
-def test_digest_has_limited_size_and_announces_further_notifications(
+def test_digest_has_limited_number_of_notifications_and_contains_number_of_the_remaining_ones(
     post: Post, server: Smtp
 ) -> None:
     many = MAX_NOTIFICATIONS + 30
@@ -66,7 +66,9 @@ def at_most(server: Smtp, lines: int) -> None:
 
 
 @pytest.mark.parametrize("urgent", [False, True])
-def test_mail_refused_as_too_large_is_split(post: Post, server: Smtp, urgent: bool) -> None:
+def test_mail_refused_as_too_large_is_split_into_smaller_mails(
+    post: Post, server: Smtp, urgent: bool
+) -> None:
     at_most(server, 30)
     post.queue(
         *(notification(number, urgent=urgent) for number in range(100)), notification(1, "E2")

@@ -49,7 +49,9 @@ def test_statuses_returns_number_of_notifications_by_state_and_cause(post: Post)
 
 
 @pytest.mark.parametrize("page", [1, 2, 3, 4, 5, 100])
-def test_undelivered_notifications_are_read_page_by_page(post: Post, page: int) -> None:
+def test_undelivered_returns_the_same_notifications_for_every_page_size(
+    post: Post, page: int
+) -> None:
     filled(post)
     with post.state.begin() as conn:
         undelivered_notices = list(undelivered(conn, KIND, "INC-1/", page=page))
@@ -65,7 +67,9 @@ def test_undelivered_notifications_are_read_page_by_page(post: Post, page: int) 
 
 
 @given(prefix=KEYS, key=KEYS)
-def test_end_of_prefix_is_greater_than_all_keys_with_prefix(prefix: str, key: str) -> None:
+def test_keys_between_prefix_and_end_of_prefix_are_exactly_the_keys_with_that_prefix(
+    prefix: str, key: str
+) -> None:
     end = end_of_prefix(prefix)
     for text_compared in (key, prefix + key):
         assert text_compared.startswith(prefix) is (
@@ -73,7 +77,7 @@ def test_end_of_prefix_is_greater_than_all_keys_with_prefix(prefix: str, key: st
         )
 
 
-def test_query_for_key_prefix_uses_index(post: Post) -> None:
+def test_query_for_notifications_by_key_prefix_uses_the_index(post: Post) -> None:
     with post.state.begin() as conn:
         conn.execute(
             text(

@@ -68,13 +68,13 @@ def test_line_breaks_become_line_feeds_and_characters_that_cannot_be_stored_are_
         assert sha256 in load_texts(conn, [sha256])
 
 
-def test_stored_text_is_readable_json(post: Post) -> None:
+def test_stored_notice_text_is_a_json_object_with_the_expected_keys(post: Post) -> None:
     post.keep(notice_text())
     ((stored_text,),) = post.rows("SELECT content::text FROM notification_text")
     assert set(json.loads(stored_text)) == {"heading", "opening", "parts", "closing", "contact"}
 
 
-def test_text_with_number_that_is_invalid_in_json_is_refused() -> None:
+def test_text_digest_raises_value_error_for_notice_text_with_the_number_nan() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         text_digest(notice_text(opening=Message(text="{a}", values={"a": float("nan")})))
 

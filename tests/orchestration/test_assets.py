@@ -69,7 +69,7 @@ def events_of_seal(
     return {event["dest_asset_key"]["uri"]: event["extra"] for event in registered}
 
 
-def test_cleared_seal_task_raises_the_asset_events_of_its_bundle_again(
+def test_seal_task_raises_the_same_asset_events_again_after_it_was_cleared(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The events come from the bundle, not from step records that were changed later."""
@@ -95,7 +95,7 @@ def test_no_asset_event_is_raised_for_a_step_without_a_record(
     assert set(events_of_seal(run, monkeypatch)) == {BUNDLE}
 
 
-def test_no_asset_event_is_raised_for_a_bundle_that_does_not_verify(
+def test_seal_task_raises_control_failed_error_if_a_file_of_the_sealed_evidence_bundle_was_changed(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run.step(Outcome.FAIL)
@@ -106,7 +106,7 @@ def test_no_asset_event_is_raised_for_a_bundle_that_does_not_verify(
         events_of_seal(run, monkeypatch)
 
 
-def test_run_is_sealed_if_its_asset_events_cannot_be_raised(
+def test_run_is_sealed_even_if_the_creation_of_its_asset_events_raises_an_error(
     run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def unreadable(sealed: SealedRecords) -> Iterator[AssetEvent]:

@@ -56,13 +56,13 @@ def test_dag_has_the_time_limit_that_the_policy_pack_sets(pack: Path) -> None:
     assert "include.orchestration.deadline.report_late" in str(serialized)
 
 
-def test_operations_yaml_with_an_unknown_workflow_is_refused(pack: Path) -> None:
+def test_unknown_workflow_in_operations_yaml_raises_pack_error(pack: Path) -> None:
     operations(pack, backup_ofsite={"time_limit": "PT90M"})
     with pytest.raises(PackError, match=r"operations\.yaml: workflows\.backup_ofsite: there is no"):
         load_pack(pack)
 
 
-def test_late_run_is_reported_once(
+def test_late_run_that_is_reported_twice_queues_only_one_notification(
     tmp_path: Path, migrated_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """This also holds if the run is cleared and late again."""
@@ -110,7 +110,7 @@ def test_late_incident_run_is_reported_unless_it_is_a_drill(
         assert conn.exec_driver_sql("SELECT count(*) FROM notification").scalar() == notices
 
 
-def test_notification_of_late_run_stays_queued_without_a_mail_server(
+def test_notification_of_late_run_stays_pending_if_the_mail_server_is_unreachable(
     tmp_path: Path, migrated_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from include.orchestration import deadline

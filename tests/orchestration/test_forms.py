@@ -63,7 +63,7 @@ def dag() -> Any:
     return dag_
 
 
-def test_human_step_can_have_its_own_choices_and_form() -> None:
+def test_seed_entry_step_has_its_own_options_and_fields_and_no_default_option() -> None:
     """The form has no field for a reason, and no option is preselected."""
     step = seed_step()
     assert step.options == ["Enter", "Cancel"]
@@ -116,7 +116,7 @@ def test_answer_given_on_the_command_line_fills_the_form_of_its_step(dag: Any) -
     assert SubmittedAnswer("Approve").fill("", AT) == {"reason": REASON}
 
 
-def test_answer_on_the_command_line_with_an_unknown_choice_is_refused(dag: Any) -> None:
+def test_answer_on_the_command_line_with_an_unknown_option_raises_usage_error(dag: Any) -> None:
     from include.orchestration.auto_answer import read_answers
 
     with pytest.raises(UsageError, match="enter has no option Approve") as caught:
@@ -124,7 +124,7 @@ def test_answer_on_the_command_line_with_an_unknown_choice_is_refused(dag: Any) 
     assert caught.value.action == "It has: Enter, Cancel."
 
 
-def test_source_of_seed_entered_on_the_command_line_is_the_command_line() -> None:
+def test_seed_entered_on_the_command_line_has_the_command_line_as_its_stated_source() -> None:
     """If the command contains no seed, a random seed is generated."""
     from include.approvals.reasons import COMMAND_LINE
     from include.orchestration.tasks import HumanTaskMaker
@@ -158,7 +158,7 @@ def test_seed_form_limits_the_length_of_seed_and_source() -> None:
         assert form[name].schema["maxLength"] == samples.LONGEST
 
 
-def test_human_step_waits_for_the_response_time_of_the_policy_pack() -> None:
+def test_seed_entry_step_waits_for_response_time_of_policy_pack_or_by_default_two_weeks() -> None:
     """The step waits two weeks if the policy pack has no audit.yaml."""
     from include.policy.period import Period
     from include.sampling.rules import AUDIT, AuditRules

@@ -26,7 +26,7 @@ def event(**more: Any) -> dict[str, Any]:
     } | more
 
 
-def test_answer_of_event_contains_option_reason_person_and_time() -> None:
+def test_answer_read_from_airflow_event_contains_option_reason_person_and_time() -> None:
     from include.orchestration.human_step import answer_of
 
     answer = answer_of(event())
@@ -39,7 +39,7 @@ def test_answer_of_event_contains_option_reason_person_and_time() -> None:
     assert answer.name == "ana"
 
 
-def test_answer_of_event_does_not_list_the_hidden_content_field_as_entered_value() -> None:
+def test_hidden_content_field_is_not_among_the_entered_values_of_an_answer() -> None:
     """The content is empty if a REST request omits it or sends a value of another type."""
     from include.orchestration.human_step import answer_of
 
@@ -51,7 +51,7 @@ def test_answer_of_event_does_not_list_the_hidden_content_field_as_entered_value
 
 
 @pytest.mark.parametrize("form", [(), ("words",)], ids=["the step's form", "its own form"])
-def test_form_stores_the_content_to_decide_on_in_a_hidden_field(
+def test_form_of_required_action_has_a_hidden_field_with_the_content_to_decide_on(
     form: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Airflow hides a field with a constant value, and sends the value with the answer."""
@@ -92,7 +92,7 @@ def test_answer_after_timeout_has_no_person_and_no_option(timeout_event: dict[st
     assert (answer.option, answer.user) == ("", None)
 
 
-def test_task_fails_if_airflow_could_not_wait_for_the_answer() -> None:
+def test_task_fails_if_the_airflow_event_contains_an_error_in_place_of_an_answer() -> None:
     from airflow.sdk.exceptions import AirflowFailException
 
     from include.orchestration.human_step import answer_of
@@ -105,7 +105,7 @@ class UnassignedAction:
     subject, body, assigned, content = "s", "b", [], "c"  # type: ignore[var-annotated]
 
 
-def test_required_action_without_assigned_people_fails_the_task() -> None:
+def test_task_fails_if_its_required_action_has_no_assigned_people() -> None:
     """In Airflow, an empty list of assigned people would let every user answer."""
     from airflow.sdk.exceptions import AirflowFailException
 
@@ -179,7 +179,7 @@ def test_read_answers_accepts_short_task_names_and_options_in_any_case(dag: Any)
         ([*ALL, "one.review=Reject"], "twice"),
     ],
 )
-def test_read_answers_refuses_answers_that_do_not_fit_the_dag(
+def test_read_answers_raises_usage_error_for_missing_unknown_or_duplicate_answers(
     dag: Any, answers: list[str], message: str
 ) -> None:
     from include.orchestration.auto_answer import read_answers
@@ -206,14 +206,14 @@ def optional_step(action: Any, answers_taken: list[Any]) -> Any:
     )
 
 
-def test_step_without_required_action_ends_at_once() -> None:
+def test_human_step_ends_at_once_if_no_required_action_is_necessary() -> None:
     answers_taken: list[Any] = []
     step = optional_step(None, answers_taken)
     assert step.execute({}) == {"part": "p", "asked": False}
     assert answers_taken == []
 
 
-def test_optional_step_that_asks_in_an_unattended_run_is_unanswered() -> None:
+def test_optional_human_step_stores_an_empty_answer_in_an_unattended_run() -> None:
     from include.approvals.required_action import Answer
 
     answers_taken: list[Any] = []
@@ -226,7 +226,7 @@ def test_optional_step_that_asks_in_an_unattended_run_is_unanswered() -> None:
 @pytest.mark.parametrize(
     ("user", "is_asked"), [("dag_test", False), ("E00003", True), (None, True)]
 )
-def test_human_step_is_unanswered_in_a_run_of_airflow_dags_test(
+def test_human_step_does_not_wait_for_an_answer_in_a_run_of_the_command_airflow_dags_test(
     user: str | None, *, is_asked: bool
 ) -> None:
     """In a run of Airflow's scheduler, the step waits for people."""
@@ -243,7 +243,7 @@ def test_human_step_is_unanswered_in_a_run_of_airflow_dags_test(
     assert bool(answers_taken) != is_asked
 
 
-def test_optional_step_asks_if_people_can_answer() -> None:
+def test_optional_human_step_fails_in_an_attended_run_if_nobody_may_answer() -> None:
     from airflow.sdk.exceptions import AirflowFailException
 
     with pytest.raises(AirflowFailException, match="has no person who may answer"):

@@ -27,7 +27,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_prepare_finds_workflow_in_its_own_file_despite_faults_of_other_dag_files(
+def test_prepare_returns_dag_of_its_own_file_even_if_another_dag_file_has_errors(
     folder: Path,
 ) -> None:
     """If no file has the name of the DAG id, all files are searched."""
@@ -43,7 +43,7 @@ def test_prepare_finds_workflow_in_its_own_file_despite_faults_of_other_dag_file
         prepare(folder, "elsewhere", {}, [])
 
 
-def test_airflow_finds_only_dags_of_the_given_file_inside_the_block_of_only_file(
+def test_dag_bag_contains_only_dags_of_the_given_file_inside_the_only_file_context(
     folder: Path,
 ) -> None:
     from airflow.dag_processing.dagbag import DagBag

@@ -109,7 +109,7 @@ def refused(params: dict[str, Any], match: str) -> None:
         run_step(RESPOND_TO_INCIDENT, OPEN)
 
 
-def test_invalid_incident_form_opens_no_incident_and_the_sealed_outcome_is_fail(
+def test_invalid_incident_form_opens_no_incident_and_evidence_bundle_has_outcome_fail(
     play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error lists every fault. The run is a drill, which leaves nothing but its bundle."""
@@ -158,7 +158,7 @@ def test_no_incident_is_opened_if_policy_pack_has_no_incident_yaml(
         (KeyError("13800138000"), "ServiceError", "KeyError"),
     ],
 )  # fmt: skip
-def test_human_step_that_cannot_build_its_form_is_retried_only_if_a_service_failed(
+def test_error_while_building_a_form_is_retried_except_the_error_control_failed(
     error: Exception, raised: str, message: str
 ) -> None:
     """No customer's value is written to the log."""
@@ -193,7 +193,7 @@ def test_urgent_incident_steps_wait_half_an_hour_for_an_answer_and_final_steps_l
     }  # fmt: skip
 
 
-def test_deletion_of_newest_timeline_entry_is_detected_from_interim_bundle_of_document(
+def test_deletion_of_newest_timeline_entry_is_detected_by_comparison_with_interim_bundle(
     play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So the bundle shows if entries at the end of the timeline are deleted later."""

@@ -70,7 +70,7 @@ def review_of(shared: PartnersCompany, partner: str = PARTNER) -> Review | None:
         return history.lock_open_review(conn, partner)
 
 
-def test_incident_at_a_partner_blocks_sharing_until_a_security_review_passes(
+def test_incident_at_a_partner_reopens_its_security_review_and_blocks_data_sharing(
     shared: PartnersCompany, company: Company
 ) -> None:
     """The review names the incident, and the incident's timeline names the review."""
@@ -89,7 +89,7 @@ def test_incident_at_a_partner_blocks_sharing_until_a_security_review_passes(
     assert by == LEAD
 
 
-def test_retried_task_keeps_the_questionnaire_of_the_reopened_review(
+def test_retried_task_does_not_discard_the_questionnaire_of_the_reopened_partner_review(
     shared: PartnersCompany, company: Company
 ) -> None:
     """Another incident at the partner starts the review again."""
@@ -123,7 +123,7 @@ def test_retried_task_keeps_the_questionnaire_of_the_reopened_review(
     ],
     ids=["another type", "no partner", "a drill"],
 )
-def test_drill_or_incident_not_at_a_partner_reopens_no_review(
+def test_drill_or_incident_without_a_partner_reopens_no_partner_review(
     shared: PartnersCompany, company: Company, form: dict[str, Any]
 ) -> None:
     scenario = form.pop("tabletop", "")
@@ -134,14 +134,16 @@ def test_drill_or_incident_not_at_a_partner_reopens_no_review(
     assert case.entries(Kind.NOTE) == []
 
 
-def test_duplicate_incident_reopens_no_review(shared: PartnersCompany, company: Company) -> None:
+def test_duplicate_incident_reopens_no_partner_review(
+    shared: PartnersCompany, company: Company
+) -> None:
     opened(company, what="The portal showed everything", another=False)
     again = opened(company, what="The portal showed everything", another=False)
     reopen_review(again, shared.context)
     assert again.entries(Kind.NOTE) == []
 
 
-def test_timeline_entry_states_why_the_review_of_a_partner_cannot_be_reopened(
+def test_timeline_entry_contains_the_reason_why_the_partner_review_cannot_be_reopened(
     shared: PartnersCompany, company: Company
 ) -> None:
     """The partner is unknown, or the policy pack has no section for partners."""
@@ -160,7 +162,7 @@ def test_timeline_entry_states_why_the_review_of_a_partner_cannot_be_reopened(
     ]
 
 
-def test_review_is_reopened_even_if_partner_register_cannot_be_read(
+def test_partner_review_is_reopened_even_if_the_partner_register_cannot_be_read(
     shared: PartnersCompany, company: Company
 ) -> None:
     nowhere = replace(shared, conninfo=make_conninfo(shared.conninfo, port=1))

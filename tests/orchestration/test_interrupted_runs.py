@@ -32,7 +32,9 @@ def sealed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[datetime]:
     return sealed
 
 
-def test_concurrent_starts_seal_an_interrupted_run_once(sealed: list[datetime]) -> None:
+def test_two_concurrent_calls_of_seal_interrupted_runs_seal_an_interrupted_run_only_once(
+    sealed: list[datetime],
+) -> None:
     starts = [
         threading.Thread(target=interrupted_runs.seal_interrupted_runs, args=(DAG, lambda _: None))
         for _ in range(2)

@@ -33,7 +33,7 @@ def refusing() -> Any:
 
 
 @pytest.mark.parametrize("event", [EVENT, SILENCE], ids=["refused", "silence"])
-def test_invalid_answer_reschedules_the_task(event: dict[str, Any]) -> None:
+def test_human_task_is_rescheduled_after_an_invalid_answer(event: dict[str, Any]) -> None:
     """The task does not fail and uses no retry."""
     from airflow.sdk.exceptions import AirflowRescheduleException
 
@@ -46,7 +46,7 @@ def test_invalid_answer_reschedules_the_task(event: dict[str, Any]) -> None:
     assert timedelta(0) <= caught.value.reschedule_date - before - RESCHEDULE_DELAY < timedelta(5)
 
 
-def test_step_fails_if_the_answer_of_a_command_is_invalid() -> None:
+def test_human_step_fails_if_the_answer_on_the_command_line_is_invalid() -> None:
     """The command would give the same answer again and again."""
     from airflow.sdk.exceptions import AirflowFailException
 
@@ -58,7 +58,7 @@ def test_step_fails_if_the_answer_of_a_command_is_invalid() -> None:
         step.execute_complete({}, EVENT)
 
 
-def test_answer_contains_values_as_entered_and_as_text() -> None:
+def test_answer_contains_form_values_in_their_original_type_and_as_text() -> None:
     from include.orchestration.human_step import answer_of
 
     answer = answer_of(EVENT)
@@ -87,7 +87,7 @@ with DAG("asks_each", schedule=None):
 """
 
 
-def test_mapped_human_step_is_prepared_for_in_process_runs(
+def test_prepare_assigns_answers_on_the_command_line_to_mapped_human_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from include.orchestration.in_process_run import prepare

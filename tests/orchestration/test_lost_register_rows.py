@@ -73,7 +73,7 @@ def execute(services: Services) -> StepRecord:
         (execute, HOLDS, "1 of 1 legal holds are missing"),
     ],
 )
-def test_task_fails_before_it_changes_anything_if_the_state_database_lost_register_rows(
+def test_task_raises_control_failed_error_if_the_state_database_has_lost_register_rows(
     sealed: tuple[Company, Services],
     task: Callable[[Services], object],
     statements: tuple[str, ...],
@@ -89,7 +89,7 @@ def test_task_fails_before_it_changes_anything_if_the_state_database_lost_regist
         task(services)
 
 
-def test_pruning_requires_only_the_register_of_legal_holds_to_be_complete(
+def test_pruning_does_not_fail_if_rows_of_the_erasure_ledger_are_lost(
     sealed: tuple[Company, Services],
 ) -> None:
     """Pruning uses no other register."""

@@ -50,7 +50,7 @@ def test_every_kind_of_notification_has_a_title_in_both_languages():
         assert Translator("zh_CN").text(kind.title) != Translator("en").text(kind.title)
 
 
-def test_workflow_has_no_due_notifications_if_policy_pack_omits_its_section():
+def test_workflow_context_is_none_without_policy_pack_section_except_for_audit_workflows():
     services: Any = SimpleNamespace(pack=pack_of({}, {}))
     for name, (workflow, _kind) in notification_kinds().items():
         run = workflow.context(services)
@@ -58,13 +58,15 @@ def test_workflow_has_no_due_notifications_if_policy_pack_omits_its_section():
 
 
 @pytest.mark.parametrize(("extra", "caught"), [({"catcher": True}, True), ({}, False)])
-def test_mail_catcher_is_recognised_from_the_mail_connection(extra: dict[str, Any], caught: bool):
+def test_attribute_mail_is_caught_is_true_only_if_the_mail_connection_has_option_catcher(
+    extra: dict[str, Any], caught: bool
+):
     connection = {"conn_type": "smtp", "host": "mail", "extra": extra}
     environment = {"AIRFLOW_CONN_MAIL": json.dumps(connection)}
     assert services_from(environment).mail_is_caught() is caught
 
 
-def test_mail_that_only_a_mail_catcher_received_needs_attention():
+def test_step_record_has_outcome_attention_if_only_a_mail_catcher_received_mails():
     """A run that sent no mail has no such finding."""
     from include.evidence.model import Outcome
     from include.evidence.step_findings import StepFindings

@@ -19,7 +19,9 @@ def settings(dag_: Any) -> dict[str, tuple[str, str, int]]:
     return {task.label: (task.queue, task.pool, task.priority_weight) for task in dag_.tasks}
 
 
-def test_tasks_without_operations_file_run_as_declared(pack: Path) -> None:
+def test_tasks_have_their_declared_queues_and_the_default_pool_without_operations_yaml(
+    pack: Path,
+) -> None:
     assert not (pack / "operations.yaml").exists()
     assert settings(dag("backup_offsite")) == {
         "databases": ("backup", "default_pool", 1),
@@ -31,7 +33,7 @@ def test_tasks_without_operations_file_run_as_declared(pack: Path) -> None:
     }
 
 
-def test_operations_set_pool_priority_and_queue_of_tasks(pack: Path) -> None:
+def test_operations_yaml_sets_pool_priority_and_queue_of_tasks(pack: Path) -> None:
     """A queue for the whole workflow does not move tasks out of their trust zones."""
     operations(
         pack,
@@ -67,12 +69,14 @@ def serialized(dag_: Any) -> str:
     return json.dumps(DagSerialization.serialize_dag(dag_))
 
 
-def test_operations_set_pool_and_priority_of_human_tasks(pack: Path) -> None:
+def test_operations_yaml_sets_pool_and_priority_of_human_tasks(pack: Path) -> None:
     operations(pack, enforce_retention={"pool": "people", "tasks": {"approve": {"priority": 7}}})
     assert settings(dag("enforce_retention"))["approve"] == ("retention", "people", 7)
 
 
-def test_operations_of_unknown_task_are_an_import_error(pack: Path) -> None:
+def test_unknown_task_in_operations_yaml_raises_usage_error_when_the_dag_is_built(
+    pack: Path,
+) -> None:
     operations(pack, backup_offsite={"tasks": {"bakcup": {"pool": "dumps"}}})
     with pytest.raises(UsageError, match=r"no task of backup_offsite: bakcup"):
         dag("backup_offsite")

@@ -73,7 +73,7 @@ def runs_over_years(run: Run, monkeypatch: pytest.MonkeyPatch) -> RunsOverYears:
     return runs
 
 
-def test_step_records_of_a_run_are_deleted_before_its_evidence_is_pruned(
+def test_artifacts_of_a_run_in_state_database_are_deleted_when_its_evidence_is_pruned(
     runs_over_years: RunsOverYears,
 ) -> None:
     """The rows are deleted only after a check of the bundle, which needs the bundle's files."""
@@ -132,7 +132,9 @@ def test_pruning_deletes_no_evidence_and_reports_no_finding_during_a_legal_hold(
     assert runs_over_years.prune(5)["bundles"] == 2
 
 
-def test_changed_evidence_fails_the_run(runs_over_years: RunsOverYears) -> None:
+def test_pruning_run_fails_and_keeps_the_evidence_bundle_if_its_files_were_changed(
+    runs_over_years: RunsOverYears,
+) -> None:
     (runs_over_years.run.store / runs_over_years.bundles[2] / "report.en.html").write_bytes(
         b"changed"
     )
@@ -142,7 +144,7 @@ def test_changed_evidence_fails_the_run(runs_over_years: RunsOverYears) -> None:
     assert runs_over_years.has(2)
 
 
-def test_evidence_is_not_pruned_if_the_system_clock_is_implausible(
+def test_evidence_is_not_pruned_in_the_first_run_after_an_implausibly_long_pause(
     runs_over_years: RunsOverYears,
 ) -> None:
     runs_over_years.clock.on(days=LONGEST_PAUSE.days + 1)
@@ -152,7 +154,9 @@ def test_evidence_is_not_pruned_if_the_system_clock_is_implausible(
 
 
 @pytest.mark.parametrize("language", ["en", "zh_CN"])
-def test_report_has_number_of_pruned_bundles_and_why_others_are_kept(language: str) -> None:
+def test_report_contains_number_of_pruned_bundles_and_reason_for_keeping_the_others(
+    language: str,
+) -> None:
     from include.evidence.prune import DeletedStepRecords, KeptBecause, Pruned
 
     for waits in (None, *KeptBecause):

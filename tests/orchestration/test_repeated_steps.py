@@ -84,7 +84,7 @@ def keep(run: RunContext[None], data: dict[str, Any]) -> None:
         record_step(conn, "d", "r", record, CLOCK)
 
 
-def test_require_raises_not_ended_while_the_required_step_runs_again(
+def test_require_raises_the_error_not_ended_while_the_required_step_is_running_again(
     run: RunContext[None],
 ) -> None:
     """Before its work, a task stores a record that looks like a failure.
@@ -100,7 +100,7 @@ def test_require_raises_not_ended_while_the_required_step_runs_again(
     assert run.require(PLAN, PART) == Plan(sha256="a" * 64)
 
 
-def test_answer_is_refused_and_requested_again_while_the_previous_step_runs(
+def test_store_answer_raises_the_error_invalid_answer_while_the_previous_step_is_running(
     run: RunContext[None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The content with which the answer would be compared does not exist yet."""

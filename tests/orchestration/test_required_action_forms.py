@@ -143,7 +143,7 @@ def test_answer_on_the_command_line_with_unknown_field_or_choice_fails_the_step(
         answer_of(_unfit_event(detail))
 
 
-def test_read_answers_refuses_invalid_json() -> None:
+def test_read_answers_raises_usage_error_for_invalid_json() -> None:
     with pytest.raises(UsageError, match="answer of impact is not a JSON object") as caught:
         command_answer('{"measures": ')
     assert caught.value.action

@@ -40,7 +40,7 @@ def wrapped(error: psycopg.Error) -> ProgrammingError:
         (KeyboardInterrupt(), True),
     ],
 )
-def test_error_is_permanent_when_only_a_person_can_remove_it(
+def test_is_permanent_returns_true_only_for_errors_that_a_retry_cannot_resolve(
     error: BaseException, permanent: bool
 ) -> None:
     assert is_permanent(error) is permanent
@@ -56,7 +56,9 @@ def test_permanent_error_fails_a_task_without_retry() -> None:
     assert policy.evaluate(ServiceError("away"), 1, 5).action is RetryAction.DEFAULT
 
 
-def test_in_process_run_announces_each_retry_and_stays_within_its_time_limit() -> None:
+def test_in_process_run_announces_retries_and_fails_if_the_next_retry_exceeds_its_time_limit() -> (
+    None
+):
     from airflow.sdk import RetryAction
 
     from include.orchestration.retry_policy import RetryPolicy, RetryTime, retrying_in_process
@@ -79,7 +81,7 @@ def test_in_process_run_announces_each_retry_and_stays_within_its_time_limit() -
     assert seal.action is RetryAction.RETRY
 
 
-def test_repeat_retries_after_a_service_error_and_adds_the_outage_to_the_time_spent() -> None:
+def test_repeat_calls_its_function_again_after_a_service_error_and_measures_the_outage() -> None:
     from include.orchestration.retry_policy import RetryTime
 
     answers = iter([ServiceError("away"), "done"])

@@ -47,7 +47,9 @@ def cut_off(run: Run) -> None:
         )
 
 
-def test_seal_is_refused_while_a_step_works(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seal_raises_service_error_if_a_step_of_the_run_does_not_end_in_time(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Airflow may report a worker as dead although it is still alive."""
     from include.orchestration import run_lock
 
@@ -62,7 +64,7 @@ def test_seal_is_refused_while_a_step_works(run: Run, monkeypatch: pytest.Monkey
     assert [record.outcome for record in records(run)] == [Outcome.PASS]
 
 
-def test_seal_waits_for_a_working_step(run: Run) -> None:
+def test_seal_waits_until_a_running_step_has_ended(run: Run) -> None:
     with futures.ThreadPoolExecutor(1) as pool:
         sealing: list[futures.Future[dict[str, object]]] = []
 
@@ -96,7 +98,9 @@ def test_step_that_lost_its_lock_continues_if_the_run_is_not_sealed(run: Run) ->
     assert run.seal()["outcome"] == "pass"
 
 
-def test_confirm_open_refuses_a_run_that_was_sealed_during_the_step(run: Run) -> None:
+def test_confirm_open_raises_airflow_fail_exception_if_the_run_was_sealed_during_the_step(
+    run: Run,
+) -> None:
     """Steps that delete records call `confirm_open` before each commit."""
     from airflow.sdk.exceptions import AirflowFailException
 

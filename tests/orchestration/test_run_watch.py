@@ -89,7 +89,7 @@ def test_watch_task_ends_if_its_check_returns_no_time() -> None:
     assert watch_once(RUNNING, lambda: None) == 1
 
 
-def test_watch_ends_after_all_other_tasks() -> None:
+def test_watch_task_ends_after_all_other_tasks_of_the_run_have_ended() -> None:
     """This also holds if tasks failed, because the run cannot end before its watch."""
     looks: list[int] = []
 
@@ -101,7 +101,7 @@ def test_watch_ends_after_all_other_tasks() -> None:
     assert looks == [1]
 
 
-def test_watch_continues_while_a_failed_task_may_be_cleared() -> None:
+def test_watch_task_is_rescheduled_while_a_failed_task_may_still_be_cleared() -> None:
     """Otherwise the run would be sealed before the incident has ended."""
     asked: list[Mapping[str, str]] = []
 
@@ -116,7 +116,7 @@ def test_watch_continues_while_a_failed_task_may_be_cleared() -> None:
     assert asked == [ENDED]
 
 
-def test_watch_checks_every_second_in_an_in_process_run() -> None:
+def test_watch_task_is_rescheduled_every_second_in_an_in_process_run() -> None:
     next_check_at = watch_once(RUNNING, lambda: NOW + LATER, starter="dag_test")
     assert next_check_at == NOW + timedelta(seconds=1)
 

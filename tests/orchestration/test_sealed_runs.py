@@ -130,7 +130,9 @@ def run(tmp_path: Path, migrated_database: str, monkeypatch: pytest.MonkeyPatch)
     return fixture_run
 
 
-def test_cleared_run_shows_the_outcome_of_its_sealed_bundle(run: Run) -> None:
+def test_seal_task_of_a_cleared_run_returns_the_outcome_of_the_sealed_evidence_bundle(
+    run: Run,
+) -> None:
     """A sealed failure is still a failure, even if its cause no longer exists."""
     from airflow.sdk.exceptions import AirflowFailException
 
@@ -188,7 +190,7 @@ def test_seal_deletes_step_records_of_the_previous_run(run: Run) -> None:
     assert records_left(run) == {}
 
 
-def test_seal_keeps_step_records_of_a_run_with_an_invalid_bundle(
+def test_seal_keeps_step_records_of_the_previous_run_if_its_evidence_bundle_is_invalid(
     run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A log line names the invalid bundle."""
@@ -208,7 +210,7 @@ def test_seal_keeps_step_records_of_a_run_with_an_invalid_bundle(
     assert records_left(run) == {"manual__2": 1}
 
 
-def test_seal_succeeds_if_earlier_records_cannot_be_deleted(
+def test_seal_succeeds_even_if_step_records_of_earlier_runs_cannot_be_deleted(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from include.orchestration import run_bundle
@@ -221,7 +223,9 @@ def test_seal_succeeds_if_earlier_records_cannot_be_deleted(
     assert run.seal()["outcome"] == "pass"
 
 
-def test_cleared_task_of_sealed_run_is_refused_if_its_ledger_row_was_lost(run: Run) -> None:
+def test_cleared_task_of_a_sealed_run_fails_if_the_evidence_ledger_lost_the_row_of_the_run(
+    run: Run,
+) -> None:
     """The ledger loses rows if an older state database is restored."""
     from airflow.sdk.exceptions import AirflowFailException
 
@@ -240,7 +244,7 @@ def test_cleared_task_of_sealed_run_is_refused_if_its_ledger_row_was_lost(run: R
     assert differences(before, snapshot(run.state)) == {}
 
 
-def test_bundle_contains_the_reason_why_the_last_answer_was_invalid(run: Run) -> None:
+def test_step_record_contains_the_reason_why_the_last_answer_was_invalid(run: Run) -> None:
     """The previous step ran again and failed, so the human step did not ask again."""
     from include.orchestration.run import execute_step
 
@@ -259,7 +263,7 @@ def test_bundle_contains_the_reason_why_the_last_answer_was_invalid(run: Run) ->
     assert "interrupted" not in message
 
 
-def test_step_that_starts_during_the_seal_waits_and_fails(
+def test_step_that_starts_while_the_run_is_being_sealed_waits_and_then_fails(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bundle would not show the step's work."""
@@ -290,7 +294,7 @@ def test_step_that_starts_during_the_seal_waits_and_fails(
         assert [record.step for record in steps_of(conn, *RUN)] == ["check"]
 
 
-def test_interim_bundle_is_refused_after_the_run_is_sealed(run: Run) -> None:
+def test_seal_interim_raises_airflow_fail_exception_after_the_run_was_sealed(run: Run) -> None:
     from airflow.sdk.exceptions import AirflowFailException
 
     from include.orchestration.run import seal_interim
@@ -302,7 +306,7 @@ def test_interim_bundle_is_refused_after_the_run_is_sealed(run: Run) -> None:
         seal_interim("aside", run.live, Conclusion(title, title, Outcome.PASS, [], []), {})
 
 
-def test_task_seal_and_command_run_do_not_show_the_outcome_of_a_changed_bundle(
+def test_seal_task_and_run_command_do_not_show_the_outcome_of_a_changed_evidence_bundle(
     run: Run, tmp_path: Path
 ) -> None:
     """Neither the task `seal` nor the command `run` shows the outcome."""
@@ -353,7 +357,7 @@ def _arguments(function: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_tasks_of_every_workflow_refuse_a_sealed_run(
+def test_every_task_of_a_workflow_fails_and_changes_nothing_if_the_run_is_sealed(
     run: Run, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Steps, required actions, answers and watches write nothing."""

@@ -77,7 +77,7 @@ def test_tasks_of_raises_attribute_error_for_a_step_that_the_workflow_does_not_d
         _ = tasks_of(partners).chekc
 
 
-def test_run_context_cannot_be_created_if_policy_pack_has_no_section_for_the_workflow() -> None:
+def test_context_of_raises_usage_error_if_the_policy_pack_has_no_section_for_the_workflow() -> None:
     services: Any = SimpleNamespace(pack=pack_of({}, {}))
     with pytest.raises(UsageError, match=r"has no partners\.yaml"):
         context_of(PARTNERS, services)

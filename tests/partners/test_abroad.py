@@ -55,7 +55,7 @@ def complete_review_with(
     company.decide(code, passed=True)
 
 
-def test_check_reports_foreign_sub_processors_of_partners_with_access(
+def test_check_reports_sub_processors_outside_china_only_for_partners_with_access(
     company: PartnersCompany,
 ) -> None:
     sub_processors = (

@@ -25,7 +25,7 @@ def test_check_passes_if_obligations_of_all_partners_with_access_are_met(
     assert company.keys() == []
 
 
-def test_check_of_empty_register_fails_without_measured_indicators(
+def test_check_of_empty_partner_register_fails_and_its_metrics_have_no_value(
     company: PartnersCompany,
 ) -> None:
     """A wrong query also returns an empty register.
@@ -95,7 +95,9 @@ def test_check_reports_failed_and_reopened_reviews(company: PartnersCompany) -> 
     assert metric_values(record)[UNREVIEWED] == 2
 
 
-def test_check_reports_register_faults(company: PartnersCompany) -> None:
+def test_check_creates_a_finding_for_each_fault_in_the_partner_register(
+    company: PartnersCompany,
+) -> None:
     """A fault fails the check only if the partner has access.
 
     A fault of the name never fails the check.
@@ -151,7 +153,7 @@ def test_check_warns_if_returned_questionnaire_or_decision_is_overdue(
     assert codes(company.check()) == [("partners.undecided", "attention", "1")]
 
 
-def test_finding_about_partner_contains_its_name_and_the_complete_command(
+def test_finding_about_partner_contains_partner_name_and_command_for_the_questionnaire(
     company: PartnersCompany,
 ) -> None:
     company.add_partner("11", company="Süd & Söhne", seen_on=None)

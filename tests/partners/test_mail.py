@@ -30,7 +30,7 @@ def mail_delivery(company: PartnersCompany, server: Smtp) -> Post:
     return Post(company.state, server.port, MovingClock(company.now), confirm=still_due)
 
 
-def test_all_reminders_of_a_run_reach_each_recipient_in_one_mail(
+def test_each_recipient_gets_all_reminders_of_a_run_in_one_mail(
     company: PartnersCompany, server: Smtp
 ) -> None:
     company.add_partner("1", company=NAME, secrecy_to="2026-06-20", deal_to="2026-05-30")
@@ -59,7 +59,7 @@ def test_all_reminders_of_a_run_reach_each_recipient_in_one_mail(
     assert "Company 2" not in partner
 
 
-def test_delivery_skips_reminder_of_renewed_agreement(
+def test_reminder_is_not_delivered_if_the_agreement_was_renewed_after_it_was_queued(
     company: PartnersCompany, server: Smtp
 ) -> None:
     """The agreement was renewed after the reminder was queued and before mail could be sent."""

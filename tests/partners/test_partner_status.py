@@ -68,7 +68,7 @@ def test_partner_status_with_invalid_agreement_or_review_blocks_sharing(
     assert blocking_reasons(company) == expected
 
 
-def test_partner_status_lists_every_reason_that_blocks_sharing(company: PartnersCompany) -> None:
+def test_partner_status_contains_every_reason_that_blocks_sharing(company: PartnersCompany) -> None:
     company.add_partner("1", secrecy_to=None, deal_to=None, seen_on=None, connected=False)
     assert len(blocking_reasons(company)) == 4
 

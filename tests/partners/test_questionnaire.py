@@ -113,7 +113,7 @@ def test_read_answers_returns_values_of_filled_in_workbook() -> None:
     assert read_binding(answered_workbook(ISSUED), "back.xlsx") == ("12", "7")
 
 
-def test_workbook_is_reproducible_and_changed_questionnaire_has_another_digest() -> None:
+def test_same_questionnaire_gives_identical_workbook_and_changed_one_has_another_digest() -> None:
     assert write_workbook(ISSUED) == write_workbook(questionnaire_issued())
     changes: list[dict[str, Any]] = [
         {"pass_mark": "81%"}, {"review": 8}, {"partner": "13"}, {"asked": ISSUED.asked[:-1]},
@@ -124,7 +124,7 @@ def test_workbook_is_reproducible_and_changed_questionnaire_has_another_digest()
     assert questionnaire.from_json(questionnaire.to_json(ISSUED)) == ISSUED
 
 
-def test_workbook_unlocks_only_answer_cells() -> None:
+def test_only_answer_cells_of_the_questionnaire_workbook_are_unlocked() -> None:
     book = load_workbook(io.BytesIO(write_workbook(ISSUED)))
     assert book.sheetnames == list(ISSUED.sheets)
     assert book[questionnaire.ISSUE].sheet_state == "veryHidden"
@@ -240,7 +240,7 @@ def test_read_answers_reports_all_faults() -> None:
         ({"pass_mark": "1%"}, "differs from the issued questionnaire"),
     ],
 )
-def test_workbook_of_another_questionnaire_is_refused_for_this_reason_only(
+def test_only_the_mismatch_is_reported_if_workbook_belongs_to_another_questionnaire(
     other: dict[str, Any], message: str
 ) -> None:
     faults_found = faults(answered_workbook(questionnaire_issued(**other)))
@@ -265,7 +265,7 @@ def test_read_answers_accepts_rows_in_another_order() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.data())
-def test_read_answers_returns_entered_answers_or_refuses_workbook_with_faults(
+def test_read_answers_returns_entered_answers_or_raises_error_if_the_workbook_has_faults(
     data: st.DataObject,
 ) -> None:
     words = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), max_size=20)

@@ -61,7 +61,9 @@ def test_malformed_register_value_is_read_as_missing_and_reported(
     assert getattr(register_read.partners["1"], field) is None
 
 
-def test_missing_date_is_not_a_register_fault(company: PartnersCompany) -> None:
+def test_missing_date_in_partner_register_is_not_reported_as_a_fault(
+    company: PartnersCompany,
+) -> None:
     company.add_partner("1", secrecy_from=None, secrecy_to=None, deal_to="", seen_on=None)
     register_read = company.register()
     assert register_read.faults == []
@@ -85,7 +87,9 @@ def test_partner_whose_access_value_is_missing_counts_as_having_access(
     assert register_read.partners["1"].live
 
 
-def test_duplicate_partner_is_ambiguous_and_reported_once(company: PartnersCompany) -> None:
+def test_partner_with_several_register_rows_is_ambiguous_and_is_reported_once(
+    company: PartnersCompany,
+) -> None:
     company.add_partner("1", connected=False)
     company.add_partner("1", deal_to="nonsense")
     company.add_partner("1")
@@ -102,7 +106,7 @@ def test_duplicate_partner_is_ambiguous_and_reported_once(company: PartnersCompa
 @pytest.mark.parametrize(
     "code", [None, "", "  ", "a b", "1/2", "7#1", "x" * 65, "a\r\nb", "a\x85b"]
 )
-def test_register_row_without_valid_partner_number_is_counted(
+def test_register_row_without_valid_partner_number_is_counted_and_not_returned_as_partner(
     company: PartnersCompany, code: str | None
 ) -> None:
     company.add_partner(code or "0")
@@ -128,7 +132,7 @@ def test_partner_name_with_mobile_number_is_not_stored(company: PartnersCompany)
     assert MOBILE not in repr(register_read.faults)
 
 
-def test_partner_name_with_wide_spaces_is_accepted(company: PartnersCompany) -> None:
+def test_wide_spaces_in_partner_name_become_single_spaces(company: PartnersCompany) -> None:
     company.add_partner("1", company="Nord  und　Süd")
     register_read = company.register()
     assert (register_read.partners["1"].name, register_read.faults) == ("Nord und Süd", [])
@@ -141,7 +145,9 @@ def read_with_sql(company: PartnersCompany, sql: str) -> register.Register:
     return register.read_register(run.reader("shop"), run.database("shop"), rules, run.today)
 
 
-def test_error_about_register_query_lists_its_missing_columns(company: PartnersCompany) -> None:
+def test_error_about_register_query_contains_names_of_missing_columns(
+    company: PartnersCompany,
+) -> None:
     with pytest.raises(UsageError, match="lacks the columns name, tier, mail"):
         read_with_sql(company, "SELECT code AS partner FROM ally")
 
@@ -154,7 +160,7 @@ def test_error_about_register_query_lists_its_missing_columns(company: PartnersC
         ("DELETE FROM ally RETURNING *", "syntax error"),
     ],
 )
-def test_error_about_failed_register_query_states_the_reason(
+def test_error_about_failed_register_query_contains_the_reason(
     company: PartnersCompany, sql: str, expected: str
 ) -> None:
     with pytest.raises(UsageError, match="cannot be read") as error:

@@ -116,7 +116,9 @@ def test_notification_is_undeliverable_until_the_invalid_address_is_corrected(
     assert states() == [("role:compliance", "pending"), ("partner:1", "pending")]
 
 
-def test_repeated_step_queues_no_reminder_and_returns_same_record(company: PartnersCompany) -> None:
+def test_repeated_check_step_queues_no_second_reminder_and_returns_the_same_record(
+    company: PartnersCompany,
+) -> None:
     company.add_partner("1", secrecy_to="2026-06-20")
     company.add_partner("2", seen_on="2025-01-01")
     first = company.check("r1")
@@ -126,7 +128,9 @@ def test_repeated_step_queues_no_reminder_and_returns_same_record(company: Partn
     assert (len(company.keys()), company.keys(run="by hand")) == (2, [])
 
 
-def test_renewed_agreement_starts_reminders_again(company: PartnersCompany) -> None:
+def test_reminders_start_again_for_the_new_end_date_of_a_renewed_agreement(
+    company: PartnersCompany,
+) -> None:
     company.add_partner("1", secrecy_to="2026-06-20")
     company.check("r1")
     company.change_partner("1", secrecy_to="2026-08-20")
@@ -164,7 +168,7 @@ def test_reminder_is_no_longer_due_if_its_obligation_was_met(company: PartnersCo
     assert still_due(company, keys) == {"4/nda/2026-06-20/-30"}
 
 
-def test_reminder_about_agreement_is_no_longer_due_if_a_later_one_waits(
+def test_reminder_about_agreement_is_no_longer_due_if_a_later_reminder_is_queued(
     company: PartnersCompany,
 ) -> None:
     company.add_partner("1", secrecy_to="2026-06-20")
@@ -182,7 +186,7 @@ def test_reminder_about_agreement_is_no_longer_due_if_a_later_one_waits(
     assert still_due(company, company.keys()) == {"1/nda/2026-06-20/1"}
 
 
-def test_still_due_returns_copies_of_a_reminder_to_all_addresses_of_a_role(
+def test_still_due_returns_the_keys_of_a_reminder_for_all_addresses_of_a_role(
     company: PartnersCompany,
 ) -> None:
     company.add_partner("1", secrecy_to="2026-06-20")

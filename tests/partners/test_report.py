@@ -78,7 +78,7 @@ def check_record(company: PartnersCompany) -> StepRecord:
     return record
 
 
-def test_report_lists_partners_and_their_obligations_most_urgent_first(
+def test_report_table_of_partners_and_obligations_has_the_most_urgent_partner_first(
     check_record: StepRecord,
 ) -> None:
     conclusion = conclude(check_record, SENT)
@@ -131,7 +131,9 @@ def test_report_sorts_partners_by_days_until_an_obligation_ends(company: Partner
     assert chart_bars(conclusion)[1] == ("An agreement or security review ends within 100 days", 4)
 
 
-def test_report_lists_open_reviews_and_sub_processors(check_record: StepRecord) -> None:
+def test_report_contains_tables_of_undecided_reviews_and_of_sub_processors(
+    check_record: StepRecord,
+) -> None:
     conclusion = table_rows(conclude(check_record, SENT))
     first, second = conclusion["Security reviews without a decision"]
     assert first[1:4] == ["2", "Company 2", "periodic review"]
@@ -141,7 +143,7 @@ def test_report_lists_open_reviews_and_sub_processors(check_record: StepRecord) 
     assert conclusion["Sub-processors"] == [["1", "Cloud Ltd", "CN", "hosting"]]
 
 
-def test_report_says_that_consent_to_sub_processors_is_not_recorded(
+def test_report_says_that_parcelseal_does_not_record_consents_to_sub_processors(
     check_record: StepRecord,
 ) -> None:
     (section,) = [section for section in conclude(check_record, SENT).sections
@@ -217,7 +219,7 @@ def test_run_passes_if_pack_has_no_partner_rules() -> None:
     assert (conclusion.outcome, conclusion.metrics) == (Outcome.PASS, [])
 
 
-def test_report_renders_in_both_languages(
+def test_report_files_in_both_languages_contain_escaped_names_and_no_mail_address(
     company: PartnersCompany, check_record: StepRecord
 ) -> None:
     conclusion = conclude(check_record, SENT)

@@ -63,7 +63,9 @@ def test_issue_returns_the_issued_questionnaire_again_unless_reissue_is_requeste
         company.hand_in(first)
 
 
-def test_later_returned_file_replaces_earlier_file(company: PartnersCompany) -> None:
+def test_later_returned_questionnaire_file_replaces_the_earlier_file(
+    company: PartnersCompany,
+) -> None:
     company.add_partner("1")
     issued = company.issue("1")
     assert issued.issued is not None
@@ -94,7 +96,7 @@ def test_later_returned_file_replaces_earlier_file(company: PartnersCompany) -> 
         ({"encryption": "No"}, "below the pass mark"),
     ],
 )
-def test_decide_refuses_to_pass_review_below_pass_mark(
+def test_decide_with_passed_true_raises_usage_error_if_the_answers_are_not_sufficient(
     company: PartnersCompany, answers: dict[str, str] | None, expected: str
 ) -> None:
     company.add_partner("1")
@@ -120,7 +122,7 @@ def test_decide_uses_pass_mark_of_the_partners_tier(company: PartnersCompany) ->
         ("E2", "2026-05-01", "has no words"),
     ],
 )
-def test_decide_refuses_missing_approver_or_reason(
+def test_decide_raises_usage_error_for_missing_or_invalid_approver_or_reason(
     company: PartnersCompany, by: str, reason: str, expected: str
 ) -> None:
     company.add_partner("1")
@@ -139,7 +141,9 @@ def test_decide_redacts_phone_number_in_reason(company: PartnersCompany) -> None
     assert "138" not in decided.reason
 
 
-def test_questionnaire_with_answer_date_in_future_is_refused(company: PartnersCompany) -> None:
+def test_returned_questionnaire_with_answer_date_in_the_future_raises_usage_error(
+    company: PartnersCompany,
+) -> None:
     company.add_partner("1")
     review = company.issue("1")
     assert review.issued is not None
@@ -149,7 +153,9 @@ def test_questionnaire_with_answer_date_in_future_is_refused(company: PartnersCo
     assert reviews_of(company)[0].returned_at is None
 
 
-def test_questionnaire_of_decided_review_is_refused(company: PartnersCompany) -> None:
+def test_returned_questionnaire_of_an_already_decided_review_raises_usage_error(
+    company: PartnersCompany,
+) -> None:
     company.add_partner("1")
     issued = company.issue("1")
     company.hand_in(issued)
@@ -233,7 +239,9 @@ def test_database_rejects_changes_of_decided_review(company: PartnersCompany) ->
     company.hand_in(open_review, encryption="No")
 
 
-def test_answer_that_is_inserted_during_the_decision_is_refused(company: PartnersCompany) -> None:
+def test_answer_inserted_while_the_review_is_being_decided_raises_database_error(
+    company: PartnersCompany,
+) -> None:
     company.add_partner("1")
     review = company.hand_in(company.issue("1"))
     refused: list[str] = []
@@ -284,7 +292,7 @@ def test_questionnaire_issued_twice_at_the_same_time_opens_one_review(
 
 
 @pytest.mark.parametrize("second", ["incident 2026-07", "incident 2026-11", "incident 2026"])
-def test_second_incident_discards_answers_given_after_first_incident(
+def test_second_incident_at_a_partner_discards_answers_given_after_the_first_incident(
     company: PartnersCompany, second: str
 ) -> None:
     company.add_partner("1")

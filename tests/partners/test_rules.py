@@ -98,7 +98,7 @@ def test_each_shipped_question_has_a_legal_or_business_basis() -> None:
         ({"reminders": 3}, "reminders", "key is unknown"),
     ],
 )
-def test_invalid_partner_rule_is_reported_with_its_path(
+def test_problem_about_invalid_value_in_partners_yaml_contains_path_of_its_key(
     tmp_path: Path, changes: dict[str, Any], path: str, expected: str
 ) -> None:
     (problem,) = problems_of(write_rules(tmp_path, rules(**changes)))

@@ -185,7 +185,7 @@ BY_HAND: dict[str, list[str]] = {
 
 
 @pytest.mark.parametrize("day", BY_HAND)
-def test_run_queues_exactly_the_reminders_that_the_test_lists(
+def test_run_queues_exactly_the_reminders_in_a_list_written_by_hand(
     courier: Courier, state: Engine, day: str
 ) -> None:
     """This list was written by hand.

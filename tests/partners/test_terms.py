@@ -54,7 +54,7 @@ def test_agreement_is_valid_from_first_to_last_day(a: date, b: date, today: date
     assert is_valid == (first <= today <= last)
 
 
-def test_obligation_is_missing_if_its_last_day_cannot_be_determined() -> None:
+def test_obligation_has_state_missing_if_its_last_day_is_unknown() -> None:
     assert Term(ObligationKind.NDA, None).state(date(2026, 1, 1)) is TermState.MISSING
     assert review_term(None, YEAR).state(date(2026, 1, 1)) is TermState.MISSING
     assert review_term(date(2026, 1, 1), None).state(date(2026, 1, 1)) is TermState.MISSING
@@ -74,7 +74,7 @@ def test_review_lapses_on_the_day_it_fails_or_is_reopened(
 
 
 @given(DAYS, st.integers(-400, 400), st.integers(1, 12))
-def test_reminder_offset_equals_the_offset_found_by_counting_day_by_day(
+def test_reminder_offset_equals_the_result_of_counting_day_by_day(
     last: date, away: int, gap: int
 ) -> None:
     today = last - timedelta(days=away)

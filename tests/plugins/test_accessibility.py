@@ -122,7 +122,7 @@ def test_enter_key_submits_the_filter_of_the_evidence_page(people: People) -> No
         assert listed_outcomes(visit.page) == {"Failed"}
 
 
-def test_pages_work_without_scripts(people: People) -> None:
+def test_pages_are_usable_without_javascript(people: People) -> None:
     with people.visit(OFFICER, expected=404, java_script_enabled=False) as visit:
         for path in EVERY_PAGE:
             visit.open(path)

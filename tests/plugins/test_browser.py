@@ -85,7 +85,9 @@ def inside(people: People) -> Iterator[tuple[Page, FrameLocator]]:
         yield visit.page, compliance_pages(visit.page, "Overview")
 
 
-def test_pages_open_inside_airflow_with_its_theme(inside: tuple[Page, FrameLocator]) -> None:
+def test_pages_open_inside_airflow_and_become_dark_if_airflow_is_in_dark_mode(
+    inside: tuple[Page, FrameLocator],
+) -> None:
     page, pages = inside
     for _path, heading, _chinese in PATHS.values():
         pages.locator("header nav").get_by_role("link", name=heading).click()
@@ -100,7 +102,7 @@ def test_pages_open_inside_airflow_with_its_theme(inside: tuple[Page, FrameLocat
     picture(page, "in-airflow-dark")
 
 
-def test_reports_open_in_new_tabs_from_the_frame_inside_airflow(
+def test_link_to_a_report_opens_a_new_tab_if_the_page_is_inside_airflow(
     people: People, inside: tuple[Page, FrameLocator]
 ) -> None:
     """Browsers refuse to show a PDF file inside Airflow's sandboxed frame."""
@@ -122,7 +124,9 @@ def test_reports_open_in_new_tabs_from_the_frame_inside_airflow(
     expect(pages.get_by_role("heading", level=1)).to_contain_text("Off-site backup")
 
 
-def test_downloaded_report_and_zip_equal_the_sealed_files(people: People) -> None:
+def test_downloaded_report_and_files_in_zip_equal_the_files_in_the_evidence_store(
+    people: People,
+) -> None:
     row = people.pages_server.company.newest("backup_offsite")
     folder = people.pages_server.company.root / "evidence" / row.bundle
     with people.visit(OFFICER) as visit:
@@ -148,7 +152,7 @@ def test_downloaded_report_and_zip_equal_the_sealed_files(people: People) -> Non
     assert {name: archive.read(name) for name in archive.namelist()} == sealed
 
 
-def test_browser_runs_no_script_of_a_file_in_a_bundle(people: People) -> None:
+def test_browser_runs_no_script_from_a_file_of_an_evidence_bundle(people: People) -> None:
     number = people.pages_server.company.newest("backup_offsite").seq
     with people.visit(OFFICER) as visit:
         visit.open(f"/evidence/{number}")
@@ -182,7 +186,9 @@ def test_link_of_a_required_action_opens_the_answer_form_of_airflow(people: Peop
         expect(pages.get_by_text("You have no required actions.")).to_be_visible()
 
 
-def test_login_page_opens_in_the_whole_window_after_the_session_expired(people: People) -> None:
+def test_login_link_opens_the_login_page_in_the_whole_window_after_the_session_expired(
+    people: People,
+) -> None:
     """The frame shows an error page.
 
     The link of the error page must not open the login in the frame.

@@ -41,7 +41,7 @@ def watcher(
     return LedgerWatcher(RowChecker(keys), state.connect, lambda: now[0])
 
 
-def test_long_ledger_is_checked_in_the_background(
+def test_evidence_ledger_with_many_rows_is_checked_in_the_background(
     watcher: LedgerWatcher, state: Engine, pages_company: Company
 ) -> None:
     """The page shows the progress of the check to the first visitor."""
@@ -52,7 +52,7 @@ def test_long_ledger_is_checked_in_the_background(
         assert watcher.status(conn) == RowCheckState(lines, lines)
 
 
-def test_long_ledger_is_checked_again_after_a_minute(
+def test_evidence_ledger_with_many_rows_is_checked_again_after_a_minute(
     watcher: LedgerWatcher, state: Engine, pages_company: Company, now: list[float]
 ) -> None:
     """A request within that minute starts no check, since a check reads all rows."""
@@ -81,7 +81,7 @@ def test_long_ledger_is_checked_again_after_a_minute(
         assert watcher.status(conn).changed == 0
 
 
-def test_background_check_ends_if_the_database_is_unreachable(
+def test_background_check_ends_incomplete_if_the_state_database_is_unreachable(
     state: Engine, pages_company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The background thread ends, so that the next request can start another check."""
@@ -97,7 +97,7 @@ def test_background_check_ends_if_the_database_is_unreachable(
 
 @pytest.mark.airflow
 @pytest.mark.parametrize("role", ["Auditor", "Compliance Officer"])
-def test_ledger_row_moved_to_another_workflow_is_reported_as_changed(
+def test_evidence_ledger_row_is_reported_as_changed_if_its_workflow_id_was_changed(
     pages_server: PagesServer, role: str
 ) -> None:
     """Otherwise the page would show an older bundle as the newest evidence of the workflow."""

@@ -32,7 +32,7 @@ CHANGING = ("POST", "PUT", "PATCH", "DELETE")
 ROLES: list[Role] = all_roles(PACK)
 
 
-def test_permission_table_covers_every_route_and_no_route_changes_data(
+def test_permission_table_contains_every_route_and_all_routes_accept_only_get_or_head(
     pages_server: PagesServer,
 ) -> None:
     assert {path for path, _methods in pages_server.routes} == set(NEEDS)
@@ -87,7 +87,7 @@ def test_user_of_each_role_opens_exactly_the_pages_of_the_permission_table(
             assert got.status_code == expected, (role.name, address)
 
 
-def test_routes_refuse_visitors_without_login(pages_server: PagesServer) -> None:
+def test_every_route_returns_status_401_without_a_login(pages_server: PagesServer) -> None:
     for path in NEEDS:
         for address, _dag in addresses(pages_server, path):
             got = pages_server.get(None, address)
@@ -97,7 +97,7 @@ def test_routes_refuse_visitors_without_login(pages_server: PagesServer) -> None
 
 
 @pytest.mark.parametrize("method", CHANGING)
-def test_routes_refuse_writing_http_methods_for_all_visitors(
+def test_every_route_answers_post_put_patch_and_delete_with_status_405_or_403(
     pages_server: PagesServer, method: str
 ) -> None:
     own = {"Origin": pages_server.airflow.url}
@@ -115,7 +115,7 @@ def test_routes_refuse_writing_http_methods_for_all_visitors(
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
-def test_lists_show_only_rows_that_the_role_of_the_visitor_may_read(
+def test_pages_show_only_bundles_findings_and_controls_that_the_role_of_the_visitor_may_read(
     pages_server: PagesServer, role: Role
 ) -> None:
     if Page.EVIDENCE in role.pages:

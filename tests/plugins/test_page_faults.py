@@ -41,7 +41,7 @@ def damaged_file(file: Path, content: bytes | None) -> Iterator[None]:
 
 @pytest.mark.parametrize("content", [None, b"<h1>All is well</h1>"], ids=["missing", "altered"])
 @pytest.mark.parametrize("language", ["en", "zh-CN"])
-def test_missing_or_changed_report_is_never_shown(
+def test_changed_or_deleted_report_gets_status_409_and_its_bundle_page_shows_a_warning(
     pages_server: PagesServer, content: bytes | None, language: str
 ) -> None:
     """The page of the bundle and the URL of the report do not show the changed content."""
@@ -78,7 +78,7 @@ def killed_before_the_signature(pages_server: PagesServer, bundle: str) -> Itera
             state.execute("DELETE FROM evidence_intent WHERE bundle = %s", [bundle])
 
 
-def test_bundle_whose_signature_is_not_uploaded_yet_is_shown_as_sealed(
+def test_bundle_is_shown_as_valid_if_its_signature_is_only_in_the_state_database(
     pages_server: PagesServer,
 ) -> None:
     """The state database holds the signature until the next seal uploads it."""
@@ -100,7 +100,7 @@ def test_bundle_whose_signature_is_not_uploaded_yet_is_shown_as_sealed(
     )
 
 
-def test_changed_ledger_row_is_reported_in_the_list_and_on_the_bundle_page(
+def test_changed_evidence_ledger_row_is_reported_in_the_list_of_bundles_and_on_the_bundle_page(
     pages_server: PagesServer,
 ) -> None:
     row = pages_server.company.newest("check_quality")
@@ -133,7 +133,7 @@ def test_file_added_to_a_sealed_bundle_is_reported_and_cannot_be_opened(
         file.unlink()
 
 
-def test_page_states_both_revisions_if_the_state_database_is_not_migrated(
+def test_page_shows_present_and_required_revision_if_the_state_database_is_not_migrated(
     pages_server: PagesServer,
 ) -> None:
     with psycopg.connect(pages_server.company.conninfo, autocommit=True) as state:
@@ -171,7 +171,7 @@ def test_request_with_invalid_session_token_gets_an_error_page(pages_server: Pag
             assert word in got.text
 
 
-def test_report_page_is_an_error_page_if_the_store_is_unavailable(
+def test_url_of_a_report_returns_an_error_page_if_the_evidence_store_is_unavailable(
     pages_server: PagesServer,
 ) -> None:
     """The list of bundles still works, since it needs only the evidence ledger."""
@@ -188,7 +188,7 @@ def test_report_page_is_an_error_page_if_the_store_is_unavailable(
         away.rename(folder)
 
 
-def test_login_of_the_pages_reads_only_the_tables_that_pages_show(
+def test_database_login_of_the_compliance_pages_can_read_only_the_tables_that_pages_show(
     pages_server: PagesServer,
 ) -> None:
     """The login may not read supervisory reports, lists of affected people or step records."""
@@ -214,7 +214,7 @@ def test_login_of_the_pages_reads_only_the_tables_that_pages_show(
     assert not [name for name, _read, write in tables if write]
 
 
-def test_evidence_checkpoint_with_forged_signature_does_not_hide_a_changed_report(
+def test_bundle_page_warns_of_changed_report_even_if_a_checkpoint_with_forged_signature_exists(
     pages_server: PagesServer,
 ) -> None:
     row = pages_server.company.newest("enforce_retention")
@@ -235,7 +235,9 @@ def test_evidence_checkpoint_with_forged_signature_does_not_hide_a_changed_repor
             state.execute("DELETE FROM evidence_checkpoint")
 
 
-def test_missing_ledger_rows_are_reported_on_the_overview(pages_server: PagesServer) -> None:
+def test_missing_evidence_ledger_rows_are_reported_on_the_overview_page(
+    pages_server: PagesServer,
+) -> None:
     row, last = pages_server.company.newest("check_quality"), pages_server.company.rows()[-1]
     columns = list(vars(row))
     with psycopg.connect(pages_server.company.conninfo, autocommit=True) as state:
@@ -265,7 +267,7 @@ def test_missing_ledger_rows_are_reported_on_the_overview(pages_server: PagesSer
 
 @pytest.mark.parametrize("query", ["path=x", "self=1", "w=1", "request=1", "title=x"])
 @pytest.mark.parametrize("role", [None, OFFICER, "On Call"])
-def test_invalid_url_parameters_get_an_error_page_with_security_headers(
+def test_url_with_unknown_parameters_causes_no_server_error_and_gets_security_headers(
     pages_server: PagesServer, role: str | None, query: str
 ) -> None:
     """Visitors without a login get the same error page with the same headers."""
@@ -276,7 +278,7 @@ def test_invalid_url_parameters_get_an_error_page_with_security_headers(
 
 
 @pytest.mark.parametrize("origin", ["http://[", "null", "https://evil.example", "file://", "x"])
-def test_request_with_invalid_origin_header_is_refused(
+def test_post_request_gets_status_403_if_its_origin_header_is_invalid_or_of_another_site(
     pages_server: PagesServer, origin: str
 ) -> None:
     got = pages_server.airflow.session(None).post(
@@ -287,7 +289,9 @@ def test_request_with_invalid_origin_header_is_refused(
     assert got.status_code == 403
 
 
-def test_error_page_does_not_show_the_path_of_the_store(pages_server: PagesServer) -> None:
+def test_error_page_does_not_contain_the_file_path_of_the_evidence_store(
+    pages_server: PagesServer,
+) -> None:
     store = pages_server.company.root / "evidence"
     away = store.with_name("gone")
     store.rename(away)
@@ -299,7 +303,7 @@ def test_error_page_does_not_show_the_path_of_the_store(pages_server: PagesServe
         away.rename(store)
 
 
-def test_bundle_with_the_signed_checksums_of_another_bundle_is_refused(
+def test_file_download_gets_status_409_if_bundle_has_the_checksum_list_of_another_bundle(
     pages_server: PagesServer,
 ) -> None:
     row, other = (
@@ -320,7 +324,7 @@ def test_bundle_with_the_signed_checksums_of_another_bundle_is_refused(
         assert "Do not rely on this evidence bundle" in got.text
 
 
-def test_refuse_too_large_response_refuses_responses_above_the_size_limit() -> None:
+def test_refuse_too_large_response_raises_http_error_413_if_size_is_above_the_limit() -> None:
     from fastapi import HTTPException
 
     from plugins.compliance_ui.files import LARGEST, refuse_too_large_response

@@ -37,7 +37,9 @@ def cache(now: list[float]) -> SharedCache:
     return SharedCache(lambda: now[0])
 
 
-def test_pages_open_stores_with_short_timeouts(cache: SharedCache) -> None:
+def test_s3_client_of_the_compliance_pages_has_short_timeouts_unless_the_connection_sets_them(
+    cache: SharedCache,
+) -> None:
     """A timeout that is set in the connection has priority."""
     connection = {
         "conn_type": "aws", "login": "k", "password": "s",
@@ -51,7 +53,9 @@ def test_pages_open_stores_with_short_timeouts(cache: SharedCache) -> None:
     assert config.retries == {"mode": "standard", "total_max_attempts": 2}
 
 
-def test_cache_creates_a_value_once_until_it_expires(cache: SharedCache, now: list[float]) -> None:
+def test_cache_returns_the_same_value_until_it_expires(
+    cache: SharedCache, now: list[float]
+) -> None:
     make = CountingFactory()
     for at, expected in ((0.0, 1), (299.0, 1), (300.0, 2), (301.0, 2), (600.0, 3)):
         now[0] = at
@@ -69,7 +73,9 @@ def test_cache_creates_a_new_value_for_another_key(cache: SharedCache) -> None:
     assert cache.get("reader", make, "store b") == 3
 
 
-def test_cache_closes_connections_of_a_replaced_engine(cache: SharedCache) -> None:
+def test_cache_closes_database_connections_of_an_engine_that_another_engine_replaces(
+    cache: SharedCache,
+) -> None:
     first = cache.get("reader", lambda: create_engine("sqlite://"), "a")
     pool = first.pool
     second = cache.get("reader", lambda: create_engine("sqlite://"), "b")
@@ -100,7 +106,7 @@ def test_cache_creates_a_value_once_for_concurrent_requests(cache: SharedCache) 
     assert values == [1] * 5
 
 
-def test_cache_creates_the_value_again_after_an_error(cache: SharedCache) -> None:
+def test_cache_calls_the_factory_again_if_its_last_call_raised_an_error(cache: SharedCache) -> None:
     def failing() -> int:
         raise OSError("down")
 
@@ -109,7 +115,7 @@ def test_cache_creates_the_value_again_after_an_error(cache: SharedCache) -> Non
     assert cache.get("reader", lambda: 1) == 1
 
 
-def test_cache_computes_oldest_count_again_after_too_many_others_were_cached(
+def test_cache_forgets_the_oldest_count_after_too_many_other_counts_were_cached(
     cache: SharedCache,
 ) -> None:
     make: Callable[[], int] = CountingFactory()
@@ -121,7 +127,7 @@ def test_cache_computes_oldest_count_again_after_too_many_others_were_cached(
     assert cache.count(("all", 1), make) == 3
 
 
-def test_ledger_is_broken_if_the_newest_bundle_reports_lost_registers(
+def test_ledger_state_is_broken_if_the_newest_evidence_bundle_reports_lost_register_rows(
     migrated_database: str, tmp_path: Path, cache: SharedCache
 ) -> None:
     """The pages read the loss from the bundle, because their login cannot read the registers."""

@@ -51,7 +51,7 @@ def every_page(pages_server: PagesServer) -> list[str]:
     return [*PAGES, *bundles]
 
 
-def test_hostile_text_is_escaped_on_every_page(pages_server: PagesServer) -> None:
+def test_html_in_names_and_reasons_is_escaped_on_every_page(pages_server: PagesServer) -> None:
     """The names and reasons of bundles, holds, findings and incidents contain scripts."""
     texts = 0
     for path in every_page(pages_server):
@@ -90,7 +90,9 @@ def test_every_response_has_the_security_headers(pages_server: PagesServer) -> N
         assert got.headers["x-content-type-options"] == "nosniff"
 
 
-def test_content_disposition_encodes_any_file_name(pages_server: PagesServer) -> None:
+def test_content_disposition_header_contains_percent_encoded_file_name(
+    pages_server: PagesServer,
+) -> None:
     row = pages_server.company.newest("backup_offsite")
     got = pages_server.get(
         OFFICER, f"/evidence/{row.seq}/files/{quote(HOSTILE_FILE, safe='')}?download=1"
@@ -112,7 +114,9 @@ def test_content_disposition_encodes_any_file_name(pages_server: PagesServer) ->
         "..%5c..%5cevidence.pub",
     ],
 )
-def test_file_names_outside_of_a_bundle_are_refused(pages_server: PagesServer, name: str) -> None:
+def test_file_name_with_nul_byte_or_path_outside_of_the_bundle_gets_status_404(
+    pages_server: PagesServer, name: str
+) -> None:
     row = pages_server.company.newest("backup_offsite")
     assert pages_server.get(OFFICER, f"/evidence/{row.seq}/files/{name}").status_code == 404
 
@@ -138,7 +142,7 @@ def test_report_is_shown_in_the_language_of_the_visitor(pages_server: PagesServe
     assert pdf.content.startswith(b"%PDF")
 
 
-def test_commands_on_the_bundle_page_verify_the_downloaded_zip(
+def test_verification_commands_on_the_bundle_page_succeed_for_the_downloaded_zip(
     pages_server: PagesServer, tmp_path: Path
 ) -> None:
     """The commands need only the programs sha256sum and openssl."""
@@ -167,7 +171,9 @@ def test_every_page_is_completely_in_the_language_of_the_visitor(pages_server: P
             assert word not in page.replace(XSS, ""), (path, word)
 
 
-def test_chosen_language_is_kept_in_a_cookie(pages_server: PagesServer) -> None:
+def test_language_chosen_in_the_url_is_kept_in_a_cookie_for_later_pages(
+    pages_server: PagesServer,
+) -> None:
     session = pages_server.airflow.session(OFFICER)
     session.headers["Accept-Language"] = "en"
     got = session.get(f"{pages_server.url}/evidence?outcome=fail&lang=zh-CN", timeout=120)
@@ -178,7 +184,9 @@ def test_chosen_language_is_kept_in_a_cookie(pages_server: PagesServer) -> None:
     assert cookie.path == "/compliance"
 
 
-def test_filters_of_the_evidence_page_select_matching_bundles(pages_server: PagesServer) -> None:
+def test_evidence_page_shows_only_the_bundles_that_match_its_filters(
+    pages_server: PagesServer,
+) -> None:
     rows = pages_server.company.rows()
     visible = [row for row in rows if row.dag_id != "a_workflow_of_yesterday"]
 
@@ -231,7 +239,9 @@ def test_overview_shows_outcomes_of_controls_and_number_of_findings(
     assert "Open findings of audits and incidents: 2; overdue: 1." in page
 
 
-def test_pages_of_deadlines_holds_and_findings_show_what_is_due(pages_server: PagesServer) -> None:
+def test_pages_show_time_left_until_deadlines_and_numbers_of_holds_and_findings_that_are_due(
+    pages_server: PagesServer,
+) -> None:
     clocks = ParsedPage(pages_server.get(OFFICER, "/clocks").text).text
     assert f"INC-{NOW.year}-0001" in clocks
     assert "left" in clocks
@@ -241,7 +251,9 @@ def test_pages_of_deadlines_holds_and_findings_show_what_is_due(pages_server: Pa
     assert "Open findings: 2; overdue: 1." in text
 
 
-def test_evidence_page_opens_the_first_and_the_last_result_page(pages_server: PagesServer) -> None:
+def test_evidence_page_sorted_by_oldest_begins_with_first_bundle_and_can_open_its_last_page(
+    pages_server: PagesServer,
+) -> None:
     page = pages_server.get(ADMIN, "/evidence?order=oldest").text
     first = re.search(r'<a href="/compliance/evidence/(\d+)">', page)
     assert first is not None

@@ -30,7 +30,9 @@ ROW = LedgerRow(7, "b", "drill_restore", "r", "pass", [], NOW, NOW, "", "", "")
 PASSED, FAILED = DatabaseDrill(ROW, "p1", True, NOW), DatabaseDrill(ROW, "p1", False, NOW)
 
 
-def test_page_lists_valid_and_rejected_restore_points(pages_server: PagesServer) -> None:
+def test_restore_points_page_shows_valid_and_rejected_restore_points(
+    pages_server: PagesServer,
+) -> None:
     page = ParsedPage(pages_server.get(OFFICER, "/restore-points").text).text
     assert page.count("at the latest") == 2
     assert "must not be used" in page
@@ -43,7 +45,7 @@ def test_page_lists_valid_and_rejected_restore_points(pages_server: PagesServer)
         ("zh-CN", "该数据库最近一次恢复演练未通过。", "未检查任何备份文件的内容"),
     ],
 )
-def test_database_is_shown_as_failed_after_a_failed_drill(
+def test_database_is_shown_as_failed_if_its_newest_restore_drill_failed(
     pages_server: PagesServer, language: str, loud: str, looked: str
 ) -> None:
     """The database is shown as failed although every manifest and every file size is correct."""
@@ -60,7 +62,7 @@ def test_database_is_shown_as_failed_after_a_failed_drill(
         assert f'class="icon {mark}"' in line
 
 
-def test_page_reports_that_the_ledger_row_of_a_failed_drill_was_moved_to_another_workflow(
+def test_page_shows_a_warning_if_the_ledger_row_of_a_failed_restore_drill_was_changed(
     pages_server: PagesServer,
 ) -> None:
     failed = pages_server.company.newest("drill_restore")
@@ -109,7 +111,7 @@ def reader(pages_server: PagesServer, name: str, *resources: str) -> Iterator[re
             admin.delete(f"{fab}/{kind}/{name}", timeout=120)
 
 
-def test_drill_outcome_is_shown_without_permission_to_read_its_bundle(
+def test_outcome_of_restore_drill_is_shown_to_user_who_may_not_read_its_evidence_bundle(
     pages_server: PagesServer,
 ) -> None:
     pages = (Page.RESTORE_POINTS, Page.EVIDENCE)
@@ -220,14 +222,16 @@ def test_each_result_of_a_restore_drill_is_shown_in_both_languages(
     assert len(links) == (proof.state not in (State.NEVER, State.UNREAD))
 
 
-def test_database_with_passed_drill_is_shown_as_failed_if_a_ledger_row_was_changed() -> None:
+def test_database_is_shown_as_failed_despite_passed_restore_drill_if_a_ledger_row_was_changed() -> (
+    None
+):
     """The changed ledger row may have been the row of a failed drill."""
     proof = Proof(State.PASSED, PASSED, None, {"p1": PASSED})
     assert "Courier Passed" in rendered(proof, "en").text
     assert "Courier Failed" in rendered(proof, "en", changed=1).text
 
 
-def test_page_notes_that_the_drilled_restore_point_was_pruned() -> None:
+def test_page_shows_a_note_if_the_restore_point_of_the_newest_drill_no_longer_exists() -> None:
     message = DatabaseDrill(ROW, "p0", True, NOW)
     assert "not in the store any more" in rendered(Proof(State.PASSED, message), "en").text
     assert "not in the store any more" not in rendered(Proof(State.PASSED, PASSED), "en").text
@@ -242,7 +246,7 @@ def test_page_notes_that_the_drilled_restore_point_was_pruned() -> None:
         (False, -1, "at the latest"),
     ],
 )
-def test_page_shows_file_locks_only_if_the_store_enforces_them(
+def test_page_shows_date_until_which_restore_point_is_locked_only_if_store_enforces_locks(
     enforces_locks: bool, days: int, expected_text: str
 ) -> None:
     text = rendered(Proof(State.NEVER), "en", enforces_locks, NOW + timedelta(days=days)).text

@@ -16,7 +16,7 @@ IN_TWO_DAYS = f"{SystemClock().now().date() + timedelta(days=2)}"
 
 
 @pytest.mark.parametrize("as_of", ["tomorrow", "2026-02-30", "2026-01-31T03:30:00", IN_TWO_DAYS])
-def test_trigger_with_invalid_as_of_date_is_refused_and_creates_no_run(
+def test_trigger_request_with_invalid_as_of_date_gets_status_400_or_422_and_creates_no_run(
     pages_server: PagesServer, as_of: str
 ) -> None:
     session, url = pages_server.airflow.session(ADMIN), f"{pages_server.airflow.url}/{RUNS}"
@@ -27,7 +27,9 @@ def test_trigger_with_invalid_as_of_date_is_refused_and_creates_no_run(
     assert session.get(url, timeout=120).json()["total_entries"] == before
 
 
-def test_trigger_with_as_of_date_in_the_past_is_accepted(pages_server: PagesServer) -> None:
+def test_trigger_request_with_as_of_date_in_the_past_creates_a_run(
+    pages_server: PagesServer,
+) -> None:
     url = f"{pages_server.airflow.url}/{RUNS}"
     body = {"logical_date": None, "conf": {"as_of": "2026-01-31"}}
     answer = pages_server.airflow.session(ADMIN).post(url, json=body, timeout=120)

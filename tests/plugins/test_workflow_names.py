@@ -30,19 +30,19 @@ def test_workflow_title_equals_the_dag_display_name(name: str) -> None:
     assert settings["dag_display_name"] == title_of(name).text
 
 
-def test_removed_workflow_is_shown_by_its_id() -> None:
+def test_title_of_a_removed_workflow_is_its_id() -> None:
     """The ledger may hold evidence of workflows that no longer exist."""
     assert title_of("a_workflow_of_yesterday") == verbatim("a_workflow_of_yesterday")
 
 
 @pytest.mark.parametrize(("name", "dag"), sorted(DAG_OF.items()))
-def test_dag_of_interim_bundle_name_is_the_workflow_that_sealed_the_bundle(
+def test_dag_of_returns_the_dag_that_sealed_the_evidence_bundle_with_the_given_name(
     name: str, dag: str
 ) -> None:
     assert dag_of(name) == dag
 
 
-def test_only_the_access_module_imports_the_auth_manager() -> None:
+def test_access_py_is_the_only_plugin_module_that_imports_the_auth_manager_of_airflow() -> None:
     asking = set()
     for path in (ROOT / "plugins").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -51,7 +51,7 @@ def test_only_the_access_module_imports_the_auth_manager() -> None:
     assert asking == {"access.py"}
 
 
-def test_plugin_imports_no_page_before_the_first_request() -> None:
+def test_plugin_module_imports_no_page_modules_at_top_level() -> None:
     """Every task and every parse of a DAG file loads the plugins, so their import must be fast."""
     tree = ast.parse((ROOT / "plugins" / "compliance_plugin.py").read_text())
     brought = {

@@ -52,11 +52,13 @@ def test_english_citation_contains_edition_and_article(article: str, english: st
     [(6, "六"), (10, "十"), (19, "十九"), (40, "四十"), (57, "五十七"), (100, "一百"),
      (103, "一百零三"), (110, "一百一十"), (117, "一百一十七"), (188, "一百八十八")],
 )  # fmt: skip
-def test_chinese_number_uses_the_numerals_of_chinese_statutes(number: int, chinese: str) -> None:
+def test_chinese_number_returns_chinese_numerals_as_written_in_statutes(
+    number: int, chinese: str
+) -> None:
     assert chinese_number(number) == chinese
 
 
 @pytest.mark.parametrize("number", [0, 1000])
-def test_chinese_number_outside_of_range_raises_error(number: int) -> None:
+def test_chinese_number_raises_value_error_if_number_is_outside_of_1_to_999(number: int) -> None:
     with pytest.raises(ValueError, match="between 1 and 999"):
         chinese_number(number)

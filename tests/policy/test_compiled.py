@@ -44,7 +44,7 @@ def compiled_file_in(cache_folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("folder", [SHIPPED, DEPLOYED], ids=["shipped", "deployment"])
-def test_compiled_pack_equals_the_loaded_pack(
+def test_compiled_policy_pack_equals_the_pack_loaded_from_yaml_files(
     load_compiled: Callable[[Path], PolicyPack], folder: Path
 ) -> None:
     pack = load_pack(folder)
@@ -61,14 +61,14 @@ def test_compiled_pack_equals_the_loaded_pack(
             )
 
 
-def test_compiled_pack_sets_every_field_of_policy_pack(
+def test_compiled_pack_has_a_value_for_every_field_of_the_class_policy_pack(
     load_compiled: Callable[[Path], PolicyPack],
 ) -> None:
     assert load_compiled(SHIPPED).model_fields_set == {*PolicyPack.model_fields}
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
-def test_pack_is_compiled_again_after_every_change(
+def test_policy_pack_is_compiled_again_after_any_of_its_files_changed(
     pack: Path, load_compiled: Callable[[Path], PolicyPack], change: Callable[[Path], object]
 ) -> None:
     before = load_compiled(pack)
@@ -76,7 +76,7 @@ def test_pack_is_compiled_again_after_every_change(
     assert pack_or_problems(load_compiled, pack) == pack_or_problems(load_pack, pack) != before
 
 
-def test_compiled_pack_reads_only_the_collections_of_the_used_database(
+def test_compiled_pack_reads_collections_of_a_database_only_when_they_are_used(
     tmp_path: Path, load_compiled: Callable[[Path], PolicyPack], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     members: list[str] = []
@@ -100,7 +100,7 @@ def test_compiled_pack_reads_only_the_collections_of_the_used_database(
 @pytest.mark.parametrize(
     "damage", [lambda raw: raw[:-9], lambda raw: b"", lambda raw: raw.replace(b"PK", b"KP", 1)]
 )
-def test_damaged_compiled_pack_is_written_again(
+def test_damaged_file_of_a_compiled_pack_is_replaced(
     pack: Path,
     cache_folder: Path,
     load_compiled: Callable[[Path], PolicyPack],
@@ -115,7 +115,7 @@ def test_damaged_compiled_pack_is_written_again(
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o777])
-def test_cache_folder_open_to_other_users_is_not_used(
+def test_no_compiled_pack_is_written_to_cache_folder_that_other_users_can_read(
     pack: Path, cache_folder: Path, load_compiled: Callable[[Path], PolicyPack], mode: int
 ) -> None:
     cache_folder.mkdir(parents=True)
@@ -124,7 +124,7 @@ def test_cache_folder_open_to_other_users_is_not_used(
     assert [*cache_folder.iterdir()] == []
 
 
-def test_cache_folder_that_is_a_link_is_not_used(
+def test_no_compiled_pack_is_written_to_cache_folder_that_is_a_symbolic_link(
     tmp_path: Path, pack: Path, cache_folder: Path, load_compiled: Callable[[Path], PolicyPack]
 ) -> None:
     target = tmp_path / "elsewhere"
@@ -140,7 +140,7 @@ def test_pack_loads_if_the_cache_folder_cannot_be_created(pack: Path, tmp_path: 
     assert load_compiled_pack(pack, sections, tmp_path / "home" / "packs") == load_pack(pack)
 
 
-def test_old_compiled_packs_and_partial_files_are_removed(
+def test_oldest_compiled_packs_and_partial_files_are_deleted_from_the_cache_folder(
     pack: Path, cache_folder: Path, load_compiled: Callable[[Path], PolicyPack]
 ) -> None:
     cache_folder.mkdir(mode=0o700, parents=True)
@@ -163,7 +163,7 @@ def test_concurrent_processes_write_a_single_compiled_pack(pack: Path, cache_fol
     assert compiled_file_in(cache_folder).stat().st_uid == os.getuid()
 
 
-def test_retention_rules_of_a_compiled_pack_are_a_sequence(
+def test_retention_rules_of_a_compiled_pack_support_length_index_slice_and_comparison(
     tmp_path: Path, load_compiled: Callable[[Path], PolicyPack]
 ) -> None:
     folder = write_pack(tmp_path / "p", retention=RULE.replace("nowhere", "buyer"))

@@ -62,7 +62,9 @@ def database_of(folder: Path, text: str) -> MappedDatabase:
     return database
 
 
-def test_database_title_has_both_languages_if_the_data_map_states_them(tmp_path: Path) -> None:
+def test_database_title_has_english_and_chinese_text_if_the_data_map_contains_both(
+    tmp_path: Path,
+) -> None:
     title = "    meta: {parcelseal: {title: {en: Shop, zh-CN: 商店}}}\n"
     text = FIDES.replace("    meta: null\n", title, 1)
     database = database_of(tmp_path, text)
@@ -70,7 +72,7 @@ def test_database_title_has_both_languages_if_the_data_map_states_them(tmp_path:
     assert texts == ["Shop", "商店"]
 
 
-def test_hostile_database_title_is_shown_literally_and_without_control_characters(
+def test_database_title_with_braces_and_control_characters_is_shown_literally_and_escaped(
     tmp_path: Path,
 ) -> None:
     """A title with braces is text of the company, not a template."""
@@ -87,7 +89,7 @@ def test_hostile_database_title_is_shown_literally_and_without_control_character
     assert in_english(_("Database {name}", name=title)) == f"Database {hostile}"
 
 
-def test_fides_manifest_loads_with_defaults(tmp_path: Path) -> None:
+def test_fides_manifest_without_parcelseal_keys_gets_default_values(tmp_path: Path) -> None:
     pack = load_pack(write_pack(tmp_path, datamap__x=FIDES))
     database = pack.database("fides_style")
     assert database.title == verbatim("Written for Fides")
@@ -118,7 +120,9 @@ def test_fides_manifest_loads_with_defaults(tmp_path: Path) -> None:
     ) == ("elsewhere", "", "person.id")
 
 
-def test_keys_that_fideslang_ignores_become_remarks(tmp_path: Path) -> None:
+def test_load_pack_returns_remarks_about_data_map_keys_that_fideslang_ignores(
+    tmp_path: Path,
+) -> None:
     text = SHOP.replace("data_categories", "data_catgories")
     remarks = [
         str(remark) for remark in load_pack(write_pack(tmp_path / "a", datamap__x=text)).remarks
@@ -167,7 +171,9 @@ def test_parcelseal_keys_in_data_map_override_the_defaults(tmp_path: Path) -> No
     assert (buyer.data_class, buyer.department, buyer.owner) == ("confidential", "CS", "li")
 
 
-def test_collections_inherit_values_of_their_database(tmp_path: Path) -> None:
+def test_collection_inherits_class_owner_department_and_schema_of_its_database(
+    tmp_path: Path,
+) -> None:
     text = SHOP.replace("collections:", "data_categories: [user]\ncollections:") + dedent("""\
         meta: {parcelseal: {class: internal, owner: zhang, department: IT, schema: Sales}}
         """)
@@ -178,7 +184,9 @@ def test_collections_inherit_values_of_their_database(tmp_path: Path) -> None:
     assert buyer.fields["id"].is_personal
 
 
-def test_field_has_its_own_data_subjects_or_else_those_of_its_collection(tmp_path: Path) -> None:
+def test_field_without_own_data_subjects_has_the_data_subjects_of_its_collection(
+    tmp_path: Path,
+) -> None:
     """In a table about customers, a column about staff must not count as data of customers."""
     text = SHOP.replace("name: buyer\n", "name: buyer\n    data_subjects: [customer]\n")
     text = text.replace("name: seen_at\n", "name: seen_at\n        data_subjects: [employee]\n")
@@ -229,7 +237,7 @@ _NAMES = st.text(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(tables=st.dictionaries(_NAMES, st.lists(_NAMES, min_size=1, unique=True), min_size=1))
-def test_names_and_references_with_any_characters_are_mapped_unchanged(
+def test_load_pack_returns_table_and_column_names_with_any_characters_unchanged(
     tmp_path: Path, tables: dict[str, list[str]]
 ) -> None:
     """A reference with several dots can be split in several ways.
@@ -266,7 +274,7 @@ def test_names_and_references_with_any_characters_are_mapped_unchanged(
     )
 
 
-def test_data_maps_can_add_categories_to_the_taxonomy(tmp_path: Path) -> None:
+def test_field_may_have_data_category_that_another_data_map_file_defines(tmp_path: Path) -> None:
     category = """\
         data_category:
           - fides_key: user.contact.waybill
@@ -327,7 +335,7 @@ def test_load_pack_reports_each_fault_of_a_dataset_with_its_line(
         ("buyer", "no collection of shop is named in 'buyer' (collection.field)"),
     ],
 )
-def test_reference_to_an_unknown_field_is_a_fault(
+def test_load_pack_reports_reference_to_an_unknown_field(
     tmp_path: Path, target: str, message: str
 ) -> None:
     text = SHOP + dedent(f"""\
@@ -346,7 +354,7 @@ def test_reference_to_an_unknown_field_is_a_fault(
     ]
 
 
-def test_reference_to_another_database_is_mapped_and_an_unknown_field_is_a_fault(
+def test_load_pack_accepts_reference_to_another_database_but_reports_unknown_field_in_it(
     tmp_path: Path,
 ) -> None:
     other = """\
@@ -364,14 +372,14 @@ def test_reference_to_another_database_is_mapped_and_an_unknown_field_is_a_fault
     assert "collection 'buyer' has no field 'key'" in problem_lines(write_pack(tmp_path, **bad))[0]
 
 
-def test_repeated_database_name_is_a_fault(tmp_path: Path) -> None:
+def test_load_pack_reports_two_data_maps_with_the_same_database_name(tmp_path: Path) -> None:
     """Databases with the same name could not be distinguished on the command line."""
     assert problem_lines(write_pack(tmp_path, datamap__a=SHOP, datamap__b="\n" + SHOP)) == [
         "datamap/b.yaml:2: fides_key: another data map has this name: datamap/a.yaml:1"
     ]
 
 
-def test_repeated_collection_or_field_is_reported_once(tmp_path: Path) -> None:
+def test_load_pack_reports_repeated_collection_or_field_only_once(tmp_path: Path) -> None:
     """The message has the line numbers of both occurrences."""
     text = SHOP + SHOP.split("collections:\n")[1].replace("seen_at", "phone")
     assert problem_lines(write_pack(tmp_path, datamap__a=text)) == [
@@ -380,7 +388,7 @@ def test_repeated_collection_or_field_is_reported_once(tmp_path: Path) -> None:
     ]
 
 
-def test_two_collections_of_the_same_table_are_a_fault(tmp_path: Path) -> None:
+def test_load_pack_reports_two_collections_of_the_same_table(tmp_path: Path) -> None:
     """The records of the table would be counted twice."""
     text = SHOP + "  - {name: public.buyer, fields: []}\n"
     assert problem_lines(write_pack(tmp_path, datamap__a=text)) == [
@@ -400,7 +408,7 @@ def test_two_collections_of_the_same_table_are_a_fault(tmp_path: Path) -> None:
         ("data_category: [{fides_key: user.x}]\n", "1: data_category[0]"),
     ],
 )
-def test_file_in_datamap_folder_that_is_no_data_map_is_refused(
+def test_load_pack_reports_file_in_datamap_folder_that_is_no_data_map(
     tmp_path: Path, text: str, expected: str
 ) -> None:
     """Every file of datamap/ must be a fideslang Dataset or a Fides manifest."""
@@ -408,7 +416,7 @@ def test_file_in_datamap_folder_that_is_no_data_map_is_refused(
     assert any(line.startswith(f"datamap/x.yaml:{expected}") for line in lines), lines
 
 
-def test_unknown_database_is_a_usage_error(tmp_path: Path) -> None:
+def test_policy_pack_raises_usage_error_for_unknown_database_name(tmp_path: Path) -> None:
     pack = load_pack(write_pack(tmp_path))
     with pytest.raises(UsageError, match=r"no database shops\. It maps: shop\."):
         pack.database("shops")

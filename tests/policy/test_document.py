@@ -70,7 +70,7 @@ def test_read_document_returns_the_data_that_was_dumped_as_yaml(data: dict[str, 
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=30))
-def test_read_document_records_the_line_of_every_key(gaps: list[int]) -> None:
+def test_read_document_returns_the_line_number_of_every_key(gaps: list[int]) -> None:
     """Blank lines and comments must not change the recorded line numbers of keys."""
     text, expected = "", {}
     for at, gap in enumerate(gaps):
@@ -113,7 +113,7 @@ def test_read_document_records_the_line_of_every_key(gaps: list[int]) -> None:
     ],
     ids=lambda value: repr(value)[:30],
 )
-def test_read_document_refuses_faulty_file_and_states_the_line(
+def test_read_document_reports_one_problem_with_line_number_for_a_faulty_file(
     content: str | bytes, expected: str
 ) -> None:
     """Each faulty file gives a single problem with its line number."""
@@ -147,7 +147,9 @@ def test_read_document_refuses_faulty_file_and_states_the_line(
         (".NaN", 'a number that packs do not support or the text ".NaN"'),
     ],
 )
-def test_unquoted_value_with_several_meanings_in_yaml_is_refused(value: str, meanings: str) -> None:
+def test_read_document_reports_unquoted_value_that_can_have_several_meanings(
+    value: str, meanings: str
+) -> None:
     """Without quotes the value is a problem with line and path.
 
     In quotes it is text, also as a key.
@@ -161,13 +163,13 @@ def test_unquoted_value_with_several_meanings_in_yaml_is_refused(value: str, mea
 
 
 @pytest.mark.parametrize("content", ["a:\n", "a: [b, ]\nc:\n", "a: &x\nb: *x\n", "- \n- a\n"])
-def test_key_without_a_value_is_refused(content: str) -> None:
+def test_read_document_reports_key_without_a_value(content: str) -> None:
     """A rule whose condition was deleted by mistake would otherwise select all records."""
     assert faults_of(content)
     assert "the key has no value: write null for no value" in faults_of(content)[0]
 
 
-def test_number_that_cannot_be_stored_exactly_is_refused() -> None:
+def test_read_document_reports_number_that_cannot_be_stored_exactly() -> None:
     """Otherwise the limit for an amount of money could be rounded without a message."""
     [line] = faults_of("a: 99999999999999.995\n")
     assert "has more digits than a number can store" in line
@@ -186,13 +188,13 @@ def test_unquoted_time_of_day_and_plain_words_in_yaml_are_read_as_text(text: str
     assert read(f"a: {text}\n{text}: a\n").data == {"a": text, text: "a"}
 
 
-def test_constants_of_yaml_1_2_are_read() -> None:
+def test_read_document_accepts_each_yaml_1_2_spelling_of_true_false_and_null() -> None:
     """True, false and null are read in each spelling of the core schema."""
     assert read("[true, True, TRUE, false, False, FALSE]").data == [True] * 3 + [False] * 3
     assert read("[null, Null, NULL, ~]").data == [None] * 4
 
 
-def test_refused_value_does_not_hide_other_problems() -> None:
+def test_read_document_returns_complete_data_and_all_faults_if_values_are_ambiguous() -> None:
     """The rest of the document is read, and the rules of the pack are checked as well."""
     document = read("a: 010\nb: [yes, 1]\n")
     assert document.data == {"a": "010", "b": ["yes", 1]}
@@ -206,7 +208,9 @@ def test_read_document_reports_all_faults_of_a_file() -> None:
 
 
 @pytest.mark.parametrize("form", ["lists", "merges"])
-def test_yaml_whose_aliases_expand_to_billions_of_values_is_refused_quickly(form: str) -> None:
+def test_yaml_with_aliases_for_billions_of_values_is_reported_as_fault_within_ten_seconds(
+    form: str,
+) -> None:
     """Aliases that would expand to billions of values are refused within seconds."""
     layers = ["l0: &l0 {k: v}" if form == "merges" else "l0: &l0 [x]"]
     for at in range(1, 40):
@@ -235,12 +239,12 @@ def test_dates_are_read_as_text() -> None:
     assert read("a: 2025-05-01\nb: 2026-13-45").data == {"a": "2025-05-01", "b": "2026-13-45"}
 
 
-def test_byte_order_mark_is_accepted() -> None:
+def test_read_document_accepts_byte_order_mark_at_the_start_of_a_file() -> None:
     """Some Windows editors write a byte order mark at the beginning of a file."""
     assert read_document(b"\xef\xbb\xbfa: 1\n", "x.yaml").data == {"a": 1}
 
 
-def test_read_bytes_refuses_folders_missing_files_and_huge_files(tmp_path) -> None:
+def test_read_bytes_raises_error_for_folder_or_missing_file_or_file_above_5_mib(tmp_path) -> None:
     """A huge file must be refused without reading it as a whole."""
     huge = tmp_path / "huge.yaml"
     with huge.open("wb") as stream:
@@ -267,6 +271,6 @@ def test_read_bytes_refuses_folders_missing_files_and_huge_files(tmp_path) -> No
         (("",), '.""'.removeprefix(".")),
     ],
 )
-def test_path_text_puts_keys_that_could_be_misread_in_quotes(loc, text: str) -> None:
+def test_path_text_puts_keys_with_dots_or_spaces_in_quotes(loc, text: str) -> None:
     """Names that could be misread as several steps are quoted."""
     assert path_text(loc) == text

@@ -32,7 +32,7 @@ def test_load_pack_reports_each_fault_of_evidence_yaml_with_its_line(
     assert line.startswith(f"evidence.yaml:{expected}")
 
 
-def test_evidence_rules_keep_defaults_of_omitted_keys(tmp_path: Path) -> None:
+def test_omitted_keys_of_evidence_yaml_have_default_values(tmp_path: Path) -> None:
     assert load_pack(write_pack(tmp_path / "none")).evidence == EvidenceRules()
     pack = load_pack(write_pack(tmp_path / "ten", evidence="keep: P10Y\n"))
     assert (pack.evidence.keep.months, pack.evidence.lock_days) == (120, 1098)

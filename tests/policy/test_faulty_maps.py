@@ -43,7 +43,7 @@ def compiled(tmp_path: Path) -> Callable[[Path], PolicyPack]:
     return lambda folder: load_compiled_pack(folder, sections, tmp_path / "home" / "packs")
 
 
-def test_database_with_faulty_data_map_cannot_be_used_but_others_can(
+def test_compiled_pack_raises_error_only_for_the_database_with_a_faulty_data_map(
     folder: Path, compiled: Callable[[Path], PolicyPack]
 ) -> None:
     for _ in range(2):  # the first call compiles the pack, the second reads the compiled pack
@@ -59,7 +59,7 @@ def test_database_with_faulty_data_map_cannot_be_used_but_others_can(
             pack.database_of("lead", "crm")
 
 
-def test_load_pack_refuses_a_pack_with_a_faulty_data_map(
+def test_load_pack_and_require_sound_raise_same_error_for_pack_with_a_faulty_data_map(
     folder: Path, compiled: Callable[[Path], PolicyPack]
 ) -> None:
     with pytest.raises(PackError) as strict:
@@ -70,7 +70,7 @@ def test_load_pack_refuses_a_pack_with_a_faulty_data_map(
     assert strict.value.problems[0].file == "datamap/crm.yaml"
 
 
-def test_digest_of_pack_includes_a_faulty_data_map(
+def test_digest_of_policy_pack_changes_if_a_faulty_data_map_is_corrected(
     folder: Path, compiled: Callable[[Path], PolicyPack]
 ) -> None:
     before = compiled(folder)
@@ -81,7 +81,7 @@ def test_digest_of_pack_includes_a_faulty_data_map(
     assert corrected == load_pack(folder)
 
 
-def test_pack_is_refused_if_file_other_than_data_map_is_faulty(
+def test_load_compiled_pack_raises_pack_error_if_a_file_other_than_a_data_map_is_faulty(
     folder: Path, compiled: Callable[[Path], PolicyPack]
 ) -> None:
     (folder / "calendar.yaml").write_text("timezone: nowhere\n")
@@ -90,7 +90,7 @@ def test_pack_is_refused_if_file_other_than_data_map_is_faulty(
     assert {"calendar.yaml", "datamap/crm.yaml"} <= {p.file for p in caught.value.problems}
 
 
-def test_pack_without_a_valid_data_map_is_refused(
+def test_load_compiled_pack_raises_pack_error_if_no_data_map_is_valid(
     tmp_path: Path, compiled: Callable[[Path], PolicyPack]
 ) -> None:
     folder = write_pack(tmp_path / "pack", datamap__shop=SHOP.replace("phone_number", "phon"))
@@ -98,7 +98,7 @@ def test_pack_without_a_valid_data_map_is_refused(
         compiled(folder)
 
 
-def test_pack_is_refused_if_database_name_contains_a_path(
+def test_load_compiled_pack_raises_pack_error_if_database_name_contains_a_path(
     tmp_path: Path, compiled: Callable[[Path], PolicyPack]
 ) -> None:
     bad = CRM.replace("fides_key: crm", "fides_key: ../crm")

@@ -14,7 +14,7 @@ FALSE, X, Y = SQL("false"), SQL("x"), SQL("y")
     ("conditions", "expected"),
     [([], "false"), ([FALSE], "false"), ([FALSE, X], "(x)"), ([X, Y], "(x OR y)")],
 )
-def test_any_of_joins_conditions_with_or(conditions: list[Composable], expected: str) -> None:
+def test_any_of_joins_sql_conditions_with_or(conditions: list[Composable], expected: str) -> None:
     assert any_of(conditions).as_string() == expected
 
 
@@ -22,5 +22,5 @@ def test_any_of_joins_conditions_with_or(conditions: list[Composable], expected:
     ("conditions", "expected"),
     [([], "true"), ([X], "(x)"), ([X, FALSE], "false"), ([X, Y], "(x AND y)")],
 )
-def test_all_of_joins_conditions_with_and(conditions: list[Composable], expected: str) -> None:
+def test_all_of_joins_sql_conditions_with_and(conditions: list[Composable], expected: str) -> None:
     assert all_of(conditions).as_string() == expected

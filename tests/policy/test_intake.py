@@ -61,7 +61,7 @@ def write_intake_pack(folder: Path, *rules: dict[str, Any]) -> Path:
     return write_pack(folder, datamap__shop=MAP, intake=yaml.safe_dump(list(rules)))
 
 
-def test_minimal_intake_rule_loads_with_defaults(tmp_path: Path) -> None:
+def test_intake_rule_with_only_required_keys_gets_default_values(tmp_path: Path) -> None:
     (intake_rule,) = load_pack(write_intake_pack(tmp_path, rule())).intake
     assert (intake_rule.deadline.text, intake_rule.response.text) == ("PT72H", "PT20H")
     assert (intake_rule.most_batches, intake_rule.connection) == (50, "intake_db")
@@ -95,7 +95,7 @@ def test_pack_without_intake_yaml_has_no_intake_rules(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_load_pack_reports_each_intake_fault_with_its_path(
+def test_load_pack_reports_each_fault_of_intake_yaml(
     tmp_path: Path, more: dict[str, Any], message: str
 ) -> None:
     lines = problem_lines(write_intake_pack(tmp_path, rule(**more)))
@@ -103,7 +103,9 @@ def test_load_pack_reports_each_intake_fault_with_its_path(
     assert all(line.startswith("intake.yaml:") for line in lines)
 
 
-def test_mask_accepts_a_category_that_the_pack_adds(tmp_path: Path) -> None:
+def test_mask_of_intake_sample_may_have_data_category_that_the_policy_pack_adds(
+    tmp_path: Path,
+) -> None:
     """The taxonomy consists of Fides' taxonomy and of the categories that data maps add."""
     own = "data_category:\n  - {fides_key: user.loyalty, parent_key: user}\n"
     masked = rule(sample={"fields": ["batch"], "masks": [{"category": "user.loyalty", "last": 1}]})
@@ -124,7 +126,7 @@ def test_load_pack_reports_all_faults_of_intake_targets(tmp_path: Path) -> None:
         assert any(part in line for line in lines), part
 
 
-def test_repeated_id_of_intake_check_or_expectation_is_a_fault(tmp_path: Path) -> None:
+def test_load_pack_reports_repeated_id_of_intake_checks_or_expectations(tmp_path: Path) -> None:
     """Reports identify a check or expectation by its id, so ids must be unique."""
     titles = {"en": "t", "zh-CN": "t"}
     checks = [

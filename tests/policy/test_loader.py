@@ -30,7 +30,9 @@ RULE = """\
 """
 
 
-def test_load_pack_needs_only_a_data_map(tmp_path: Path) -> None:
+def test_load_pack_uses_shipped_files_if_the_folder_contains_only_a_data_map(
+    tmp_path: Path,
+) -> None:
     """Shipped files replace missing files, and the pack lists all files that were read."""
     pack = load_pack(write_pack(tmp_path / "my pack"))
     assert pack.name == "my pack"
@@ -46,7 +48,9 @@ def test_load_pack_needs_only_a_data_map(tmp_path: Path) -> None:
     ]
 
 
-def test_file_of_the_pack_replaces_the_shipped_file(tmp_path: Path) -> None:
+def test_file_in_the_pack_folder_replaces_the_whole_shipped_file_of_the_same_name(
+    tmp_path: Path,
+) -> None:
     """A shipped file is replaced as a whole. Files are never merged."""
     pack = load_pack(write_pack(tmp_path, controls="[]\n", roles="[]\n"))
     assert pack.controls == ()
@@ -93,7 +97,9 @@ def test_load_pack_reports_all_faults_in_one_error(tmp_path: Path) -> None:
     )
 
 
-def test_load_pack_refuses_missing_folder_or_folder_without_data_map(tmp_path: Path) -> None:
+def test_load_pack_raises_pack_error_if_folder_is_missing_or_has_no_data_map(
+    tmp_path: Path,
+) -> None:
     """An empty folder, and a file instead of a folder, are refused too."""
     assert problem_lines(tmp_path / "absent") == ["the folder does not exist"]
     (tmp_path / "empty").mkdir()
@@ -110,7 +116,7 @@ def test_load_pack_refuses_missing_folder_or_folder_without_data_map(tmp_path: P
     assert problem_lines(tmp_path / "file") == ["the folder does not exist"]
 
 
-def test_unknown_yaml_file_is_a_fault(tmp_path: Path) -> None:
+def test_load_pack_reports_yaml_file_with_unknown_name(tmp_path: Path) -> None:
     """The name of the file may be mistyped. Files of other types and hidden files are ignored."""
     folder = write_pack(
         tmp_path, control="[]\n", datamap__shop=SHOP, datamap__old__shop=SHOP, quality__shop="{}"
@@ -128,14 +134,14 @@ def test_unknown_yaml_file_is_a_fault(tmp_path: Path) -> None:
     ]
 
 
-def test_broken_link_is_a_fault(tmp_path: Path) -> None:
+def test_load_pack_reports_symbolic_link_to_a_missing_file(tmp_path: Path) -> None:
     """The shipped file must not silently replace a file that the author of the pack linked."""
     folder = write_pack(tmp_path)
     (folder / "backup.yaml").symlink_to(tmp_path / "gone")
     assert problem_lines(folder) == ["backup.yaml: is not a file"]
 
 
-def test_pack_with_linked_folders_is_read(tmp_path: Path) -> None:
+def test_load_pack_reads_files_in_a_folder_that_is_a_symbolic_link(tmp_path: Path) -> None:
     """Kubernetes mounts configuration as links into a hidden folder."""
     real = write_pack(tmp_path / "..data")
     (tmp_path / "pack").mkdir()
@@ -143,14 +149,14 @@ def test_pack_with_linked_folders_is_read(tmp_path: Path) -> None:
     assert load_pack(tmp_path / "pack").sha256 == load_pack(real).sha256
 
 
-def test_data_map_may_have_the_suffix_yml(tmp_path: Path) -> None:
+def test_load_pack_reads_data_map_with_suffix_yml(tmp_path: Path) -> None:
     """Many Fides manifests have the suffix .yml."""
     folder = write_pack(tmp_path)
     (folder / "datamap" / "shop.yaml").rename(folder / "datamap" / "shop.yml")
     assert load_pack(folder).files[3].path == "datamap/shop.yml"
 
 
-def test_digest_equals_the_output_of_sha256sum(tmp_path: Path) -> None:
+def test_digest_of_policy_pack_equals_sha256_of_the_sorted_sha256sum_output(tmp_path: Path) -> None:
     """Auditors can compute the digest without ParcelSeal."""
     folder = write_pack(tmp_path, datamap__shop=SHOP, datamap__Zoo=SHOP.replace("shop", "zoo"))
     pack = load_pack(folder)
@@ -164,7 +170,9 @@ def test_digest_equals_the_output_of_sha256sum(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["datamap/shop.yaml", "backup.yaml", "new", "renamed"])
-def test_digest_changes_with_every_change_of_a_file(tmp_path: Path, change: str) -> None:
+def test_digest_of_policy_pack_changes_if_a_file_is_changed_added_or_renamed(
+    tmp_path: Path, change: str
+) -> None:
     """A new comment, another file or another file name counts as another policy."""
     folder = write_pack(tmp_path, backup="{}\n", datamap__shop=SHOP)
     before = load_pack(folder).sha256
@@ -178,7 +186,9 @@ def test_digest_changes_with_every_change_of_a_file(tmp_path: Path, change: str)
     assert load_pack(folder).sha256 != before
 
 
-def test_digest_does_not_depend_on_folder_or_file_times(tmp_path: Path, monkeypatch) -> None:
+def test_digest_of_policy_pack_is_the_same_in_another_folder_and_with_other_file_times(
+    tmp_path: Path, monkeypatch
+) -> None:
     """The digest includes neither the folder's path, nor file times, nor the order of files."""
     first = load_pack(write_pack(tmp_path / "a"))
     folder = write_pack(tmp_path / "b")
@@ -191,7 +201,7 @@ def test_digest_does_not_depend_on_folder_or_file_times(tmp_path: Path, monkeypa
     assert shuffled.sha256 == first.sha256
 
 
-def test_loaded_pack_is_immutable(tmp_path: Path) -> None:
+def test_changing_a_value_of_a_loaded_policy_pack_raises_error(tmp_path: Path) -> None:
     """Every task of a run must use the same rules."""
     pack = load_pack(write_pack(tmp_path))
     with pytest.raises(ValueError, match="frozen"):
@@ -199,7 +209,7 @@ def test_loaded_pack_is_immutable(tmp_path: Path) -> None:
     assert isinstance(pack.controls[0].sources[0], Source)
 
 
-def test_importing_the_policy_package_loads_no_heavy_libraries() -> None:
+def test_importing_include_policy_does_not_import_airflow_pandas_or_fideslang() -> None:
     """DAG files import the package on every parse.
 
     fideslang, airflow and pandas are imported later.
@@ -251,7 +261,7 @@ _DATASET = st.fixed_dictionaries(
     other=_ANYTHING,
     name=st.sampled_from(["backup", "controls", "retention", "calendar", "roles"]),
 )
-def test_any_pack_content_loads_or_raises_a_pack_error(
+def test_load_pack_raises_no_error_other_than_pack_error_for_random_yaml_content(
     tmp_path: Path, datamap: object, other: object, name: str
 ) -> None:
     """Every problem of the PackError is a single line that names the file."""

@@ -66,7 +66,9 @@ def test_cached_pack_reads_the_pack_again_after_every_change(
     assert pack_or_problems(cached_pack, pack) == pack_or_problems(load_pack, pack) != before
 
 
-def test_cached_pack_reads_a_file_that_replaces_a_shipped_file(pack: Path) -> None:
+def test_cached_pack_reads_a_new_file_in_the_pack_folder_instead_of_the_shipped_file(
+    pack: Path,
+) -> None:
     own = pack / "calendar.yaml"
     text = own.read_text(encoding="utf-8")
     own.unlink()
@@ -75,7 +77,9 @@ def test_cached_pack_reads_a_file_that_replaces_a_shipped_file(pack: Path) -> No
     assert not any(file.path == own.name and file.shipped for file in cached_pack(pack).files)
 
 
-def test_cached_pack_notices_changes_in_a_linked_folder(pack: Path) -> None:
+def test_cached_pack_reads_the_pack_again_after_change_in_folder_behind_a_symbolic_link(
+    pack: Path,
+) -> None:
     """Kubernetes mounts the files of a ConfigMap as links."""
     (pack / "quality").rename(pack / "..data")
     (pack / "quality").symlink_to("..data")
@@ -85,7 +89,9 @@ def test_cached_pack_notices_changes_in_a_linked_folder(pack: Path) -> None:
     assert cached_pack(pack).files != first.files
 
 
-def test_cached_pack_reads_a_renamed_folder_again(pack: Path, tmp_path: Path) -> None:
+def test_cached_pack_returns_the_new_folder_name_after_the_pack_folder_was_renamed(
+    pack: Path, tmp_path: Path
+) -> None:
     """Reports show the name of the folder, so it must be the present name."""
     first = cached_pack(pack)
     other = pack.rename(tmp_path / "other")
@@ -93,7 +99,7 @@ def test_cached_pack_reads_a_renamed_folder_again(pack: Path, tmp_path: Path) ->
     assert first.name == "pack"
 
 
-def test_cached_pack_refuses_a_faulty_pack_until_it_is_corrected(pack: Path) -> None:
+def test_cached_pack_raises_pack_error_until_the_faulty_pack_is_corrected(pack: Path) -> None:
     first = cached_pack(pack)
     (pack / "calender.yaml").write_text("{}")
     for _ in range(2):

@@ -17,7 +17,7 @@ DATA_MAP = (ROOT / "docs" / "reference" / "policy-pack" / "datamap.md").read_tex
 EXAMPLES = [dedent(text) for text in re.findall(r"^ *```yaml\n(.*?)^ *```", HOW_TO, re.S | re.M)]
 
 
-def test_yaml_examples_of_the_how_to_page_load_as_a_pack(tmp_path: Path) -> None:
+def test_yaml_examples_of_the_how_to_page_are_a_valid_policy_pack(tmp_path: Path) -> None:
     """The YAML examples of the page load, and the page quotes the error of its faulty example."""
     shop, backup, evidence, controls, quality, purposes, retention, *rest = EXAMPLES
     disposition, operations = rest
@@ -42,7 +42,7 @@ def test_explanation_page_states_the_correct_folder_of_the_shipped_pack() -> Non
     assert SHIPPED.as_posix().endswith("include/policy/pack")
 
 
-def test_data_categories_named_on_the_data_map_page_exist() -> None:
+def test_data_categories_on_the_data_map_page_exist_in_the_fides_taxonomy() -> None:
     from fideslang.default_taxonomy import DEFAULT_TAXONOMY
 
     categories = {category.fides_key for category in DEFAULT_TAXONOMY.data_category}

@@ -35,7 +35,9 @@ from include.services.errors import UsageError
         ("0.123456789012345678901234567890", Fraction(12345678901234567890123456789, 10**29)),
     ],
 )
-def test_parse_rate_reads_the_exact_value(text: str, rate: Fraction) -> None:
+def test_parse_rate_returns_exact_fraction_of_decimal_percentage_or_ratio(
+    text: str, rate: Fraction
+) -> None:
     """Decimals, percentages and ratios are accepted, also in characters of a Chinese keyboard."""
     assert parse_rate(text) == rate
 
@@ -59,7 +61,7 @@ def test_parse_rate_reads_the_exact_value(text: str, rate: Fraction) -> None:
         "1 000",
     ],
 )
-def test_parse_rate_refuses_text_that_is_no_rate_and_explains_the_format(text: str) -> None:
+def test_parse_rate_error_for_invalid_text_contains_the_expected_format(text: str) -> None:
     """Every comparison with `nan` is false, so `nan` as a rate would accept any population."""
     with pytest.raises(UsageError, match="not a rate") as refused:
         parse_rate(text, "tolerable rate")
@@ -67,27 +69,27 @@ def test_parse_rate_refuses_text_that_is_no_rate_and_explains_the_format(text: s
     assert "tolerable rate" in str(refused.value)
 
 
-def test_parse_rate_refuses_a_decimal_comma() -> None:
+def test_parse_rate_raises_usage_error_for_decimal_comma() -> None:
     """The text `0,07` could mean 7 or 0.07."""
     with pytest.raises(UsageError, match="comma"):
         parse_rate("0,07")
 
 
 @pytest.mark.parametrize("text", ["7", "1.0001", "101%", "2/1"])
-def test_parse_rate_refuses_rates_above_1(text: str) -> None:
+def test_parse_rate_raises_usage_error_for_rate_above_1(text: str) -> None:
     """A number without its percent sign, such as 7, must not be read as 700%."""
     with pytest.raises(UsageError, match="above 1"):
         parse_rate(text)
 
 
 @pytest.mark.parametrize("rate", [Fraction(0), Fraction(1)])
-def test_require_between_0_and_1_refuses_0_and_1(rate: Fraction) -> None:
+def test_require_between_0_and_1_raises_usage_error_for_0_and_1(rate: Fraction) -> None:
     """No sample can prove a tolerable rate of 0 or 1, or a confidence of 0 or 1."""
     with pytest.raises(UsageError, match="between 0 and 1"):
         require_between_0_and_1(rate, "tolerable rate")
 
 
-def test_seven_percent_of_100_is_exactly_7() -> None:
+def test_round_up_of_seven_percent_of_100_returns_exactly_7() -> None:
     """With floats the product is 7.000000000000001, and it would be rounded up to 8."""
     assert -(-0.07 * 100 // 1) == 8
     assert round_up(parse_rate("0.07") * 100, 0) == 7

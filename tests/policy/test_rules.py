@@ -37,7 +37,7 @@ RULE = """\
 """
 
 
-def test_shipped_rule_files_equal_the_defaults_in_code() -> None:
+def test_shipped_backup_calendar_and_notices_yaml_equal_the_defaults_in_code() -> None:
     shipped = {
         name: yaml.safe_load((SHIPPED / f"{name}.yaml").read_text(encoding="utf-8"))
         for name in ("backup", "calendar", "notices")
@@ -49,7 +49,9 @@ def test_shipped_rule_files_equal_the_defaults_in_code() -> None:
     }
 
 
-def test_shipped_controls_cover_backup_and_drill(tmp_path: Path) -> None:
+def test_shipped_controls_include_clause_4_2_controls_for_backup_and_restore_drill(
+    tmp_path: Path,
+) -> None:
     """Backup and restore drill each have controls of clause 4.2.
 
     The controls have titles in both languages, and name the law that requires them.
@@ -67,7 +69,7 @@ def test_shipped_controls_cover_backup_and_drill(tmp_path: Path) -> None:
     assert drill[0].cadence.days == 7
 
 
-def test_control_message_has_its_translations(tmp_path: Path) -> None:
+def test_control_message_contains_english_and_chinese_title_of_the_control(tmp_path: Path) -> None:
     pack = load_pack(write_pack(tmp_path))
     message = pack.controls[0].message
     assert isinstance(message, Message)
@@ -75,7 +77,7 @@ def test_control_message_has_its_translations(tmp_path: Path) -> None:
     assert message.translations["zh-CN"] == pack.controls[0].title["zh-CN"]
 
 
-def test_backup_yaml_keeps_defaults_of_omitted_keys(tmp_path: Path) -> None:
+def test_omitted_keys_of_backup_yaml_have_default_values(tmp_path: Path) -> None:
     pack = load_pack(write_pack(tmp_path, backup="keep: {daily: 14}\n"))
     assert pack.backup == BackupRules.model_validate({"keep": {"daily": 14}})
     assert (pack.backup.keep.daily, pack.backup.keep.weekly, pack.backup.lock_days) == (14, 5, 35)
@@ -161,7 +163,7 @@ def test_load_pack_reports_each_fault_of_controls_yaml_with_its_line(
     assert line.startswith(f"controls.yaml:{expected}")
 
 
-def test_repeated_control_id_is_a_fault(tmp_path: Path) -> None:
+def test_load_pack_reports_repeated_control_id(tmp_path: Path) -> None:
     [line] = problem_lines(write_pack(tmp_path, controls=CONTROL + CONTROL))
     assert line == "controls.yaml:9: [1].id: 'backup.offsite' occurs twice"
 
@@ -172,7 +174,7 @@ def titled(control_id: str, english: str) -> str:
     return CONTROL.replace("backup.offsite", control_id).replace("  title:", title)
 
 
-def test_control_without_clause_title_has_the_title_that_another_control_states(
+def test_control_without_clause_title_has_the_title_from_another_control_of_the_clause(
     tmp_path: Path,
 ) -> None:
     other = titled("backup.other", "Storage").replace("backup_offsite", "drill_restore")
@@ -185,7 +187,9 @@ def test_control_without_clause_title_has_the_title_that_another_control_states(
     assert Translator("en").text(control.clause_text) == "4.2"
 
 
-def test_different_titles_of_a_clause_are_a_fault(tmp_path: Path) -> None:
+def test_load_pack_reports_controls_of_the_same_clause_with_different_clause_titles(
+    tmp_path: Path,
+) -> None:
     controls = titled("a", "Storage") + titled("b", "Storage") + titled("c", "Backup")
     [line] = problem_lines(write_pack(tmp_path, controls=controls))
     expected = "another control of clause 4.2 states 'Storage' in en"
@@ -195,7 +199,9 @@ def test_different_titles_of_a_clause_are_a_fault(tmp_path: Path) -> None:
     assert line.endswith("[1].clause_title: another control of clause 4.2 states '存储' in zh-CN")
 
 
-def test_law_of_a_control_has_one_name_or_a_name_per_language(tmp_path: Path) -> None:
+def test_law_of_a_control_needs_one_name_for_all_languages_or_a_name_in_every_language(
+    tmp_path: Path,
+) -> None:
     """A single name is used for all languages. A mapping must have a name for every language."""
     bilingual = CONTROL.replace("PIPL", "{en: PIPL, zh-CN: 个人信息保护法}")
     control = load_pack(write_pack(tmp_path / "a", controls=bilingual)).controls[0]
@@ -208,7 +214,7 @@ def test_law_of_a_control_has_one_name_or_a_name_per_language(tmp_path: Path) ->
     assert "sources[0].instrument: the text is missing in zh-CN" in line
 
 
-def test_retention_rules_accept_one_or_several_clock_columns(tmp_path: Path) -> None:
+def test_retention_rule_may_have_one_or_several_columns_in_the_key_clock(tmp_path: Path) -> None:
     second = RULE.replace("contact", "file").replace("clock: seen_at", "clock: [seen_at, id]")
     second = second.replace("business", "{instrument: GB/T 27917, version: x, article: y}")
     pack = load_pack(write_pack(tmp_path, retention=RULE + second))
@@ -224,7 +230,7 @@ def test_retention_rules_accept_one_or_several_clock_columns(tmp_path: Path) -> 
     assert file.basis.instrument["en"] == "GB/T 27917"
 
 
-def test_pack_without_retention_yaml_has_no_record_classes(tmp_path: Path) -> None:
+def test_policy_pack_without_retention_yaml_has_no_retention_rules(tmp_path: Path) -> None:
     """The shipped rules belong to the data map of the sample company and are not defaults."""
     assert load_pack(write_pack(tmp_path)).retention == ()
 
@@ -261,7 +267,7 @@ def test_load_pack_reports_each_fault_of_retention_yaml_with_its_line(
     assert any(line.startswith(f"retention.yaml:{expected}") for line in lines), lines
 
 
-def test_two_record_classes_that_mask_the_same_collection_are_a_fault(tmp_path: Path) -> None:
+def test_load_pack_reports_two_record_classes_that_mask_the_same_collection(tmp_path: Path) -> None:
     """The erasure ledger lists a masked record only once.
 
     Two databases may mask collections of one name.
@@ -279,7 +285,7 @@ def test_two_record_classes_that_mask_the_same_collection_are_a_fault(tmp_path: 
     assert load_pack(write_pack(tmp_path / "b", retention=north + south, **maps)).retention
 
 
-def test_mask_of_a_primary_key_column_is_a_fault(tmp_path: Path) -> None:
+def test_load_pack_reports_retention_rule_that_masks_a_primary_key_column(tmp_path: Path) -> None:
     """A record whose primary key is masked could not be identified again."""
     masks = RULE.replace("keep", "mask\n  mask: {phone: phone, id: erase}")
     [line] = problem_lines(write_pack(tmp_path, retention=masks))
@@ -319,7 +325,7 @@ def test_load_pack_reports_each_fault_of_disposition_yaml_with_its_line(
     assert line.startswith(expected)
 
 
-def test_disposition_window_accepts_unquoted_times_of_day(tmp_path: Path) -> None:
+def test_load_pack_reads_unquoted_times_of_the_disposition_window(tmp_path: Path) -> None:
     """YAML 1.1 reads 12:30 as the number 750."""
     text = "window: {begins: 12:30, ends: 23:05}"
     window = load_pack(write_pack(tmp_path, disposition=text)).disposition.window
@@ -327,7 +333,9 @@ def test_disposition_window_accepts_unquoted_times_of_day(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("version", ["2024-13-45", "2023-02-29", "2024-1-5"])
-def test_source_version_that_is_an_impossible_date_is_refused(tmp_path: Path, version: str) -> None:
+def test_load_pack_reports_version_of_a_law_that_is_written_as_an_impossible_date(
+    tmp_path: Path, version: str
+) -> None:
     """An edition may be a year, a date or words.
 
     A text that is written like a date must be a real date.
@@ -339,7 +347,9 @@ def test_source_version_that_is_an_impossible_date_is_refused(tmp_path: Path, ve
         load_pack(write_pack(tmp_path / "b", controls=CONTROL.replace('"2021"', edition)))
 
 
-def test_ambiguous_and_invalid_values_are_reported_together(tmp_path: Path) -> None:
+def test_load_pack_reports_ambiguous_and_invalid_values_of_backup_yaml_together(
+    tmp_path: Path,
+) -> None:
     """An ambiguous value is reported only once, without an additional type error."""
     text = 'keep: {daily: 010, weekly: "five"}\nlock_days: yes\n'
     problems = problem_lines(write_pack(tmp_path, backup=text))
@@ -350,13 +360,13 @@ def test_ambiguous_and_invalid_values_are_reported_together(tmp_path: Path) -> N
     ]
 
 
-def test_repeated_record_class_is_a_fault(tmp_path: Path) -> None:
+def test_load_pack_reports_repeated_record_class(tmp_path: Path) -> None:
     assert problem_lines(write_pack(tmp_path, retention=RULE + RULE)) == [
         "retention.yaml:7: [1].class: 'contact' occurs twice"
     ]
 
 
-def test_rule_about_collection_of_two_databases_is_refused_unless_it_states_the_database(
+def test_load_pack_reports_retention_rule_without_database_if_two_databases_have_its_collection(
     tmp_path: Path,
 ) -> None:
     """The loader never guesses the database."""
@@ -391,7 +401,7 @@ def test_load_pack_reports_faults_of_calendar_and_roles(
     assert line.startswith(f"{name}.yaml:{expected}")
 
 
-def test_repeated_role_id_is_a_fault(tmp_path: Path) -> None:
+def test_load_pack_reports_repeated_role_id(tmp_path: Path) -> None:
     """It is also a fault if the owner of a control is not a role of the pack."""
     role = "- id: a\n  title: {en: A, zh-CN: 甲}\n"
     assert problem_lines(write_pack(tmp_path / "a", roles=role + role, controls=CONTROL)) == [
@@ -415,7 +425,7 @@ def test_default_timezone_is_shanghai(tmp_path: Path) -> None:
         (">95.5%", [0.96], [0.955]),
     ],
 )
-def test_indicator_compares_values_exactly_with_its_target(
+def test_control_indicator_compares_measured_value_with_target_without_rounding(
     target: str, met: list[float], not_met: list[float]
 ) -> None:
     """A target in percent is compared with a measured ratio, without rounding."""

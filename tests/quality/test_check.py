@@ -55,7 +55,7 @@ def strings(value: object) -> Iterator[str]:
             yield from strings(item)
 
 
-def test_check_finds_exactly_the_defective_records_on_the_answer_sheet(
+def test_quality_check_finds_exactly_the_planted_defective_records_of_the_sample_database(
     sample: Sample, state: str, postgres: EmbeddedPostgres
 ) -> None:
     """The generator of the sample company makes some records defective and lists them there.
@@ -90,7 +90,7 @@ def test_check_finds_exactly_the_defective_records_on_the_answer_sheet(
     assert not [finding for finding in checked.record.findings if finding.code != "quality.broken"]
 
 
-def test_check_of_good_records_passes(company: Company) -> None:
+def test_quality_check_passes_if_all_records_are_valid(company: Company) -> None:
     checked = company.check()
     assert checked.record.outcome is Outcome.PASS
     assert company.collection(checked)["looked_at"] == 40
@@ -110,7 +110,7 @@ def test_expectation_passes_if_exactly_the_tolerated_number_of_records_break_it(
     assert company.open()["phone"] == {f'["{n}"]' for n in range(1, 6)}
 
 
-def test_breakdown_counts_records_that_break_expectations_by_department_name(
+def test_check_result_contains_number_of_records_that_break_expectations_for_each_department(
     company: Company,
 ) -> None:
     """The department with the most records that break expectations comes first."""
@@ -126,7 +126,7 @@ def test_breakdown_counts_records_that_break_expectations_by_department_name(
         ("ALTER TABLE person ALTER COLUMN seen_at TYPE int USING 1", "recent"),
     ],
 )
-def test_altered_column_prevents_only_checks_of_expectations_about_this_column(
+def test_only_expectations_about_an_altered_column_are_reported_as_unchecked(
     company: Company, change: str, rule: str
 ) -> None:
     """Expectations about other columns are checked, and the change of the schema is reported."""
@@ -143,7 +143,9 @@ def test_altered_column_prevents_only_checks_of_expectations_about_this_column(
     assert company.collection(company.check())["whole"]
 
 
-def test_every_expectation_fails_if_its_table_is_missing(company: Company) -> None:
+def test_check_fails_and_reports_all_expectations_as_unchecked_if_their_tables_are_missing(
+    company: Company,
+) -> None:
     company.do("DROP TABLE consent", "DROP TABLE person")
     checked = company.check()
     unchecked = [
@@ -153,7 +155,7 @@ def test_every_expectation_fails_if_its_table_is_missing(company: Company) -> No
     assert checked.record.outcome is Outcome.FAIL
 
 
-def test_check_of_emptied_table_resolves_quarantine_entries_and_needs_attention(
+def test_check_of_emptied_table_resolves_quarantine_entries_and_has_outcome_attention(
     company: Company,
 ) -> None:
     company.do("UPDATE person SET name = '' WHERE id = 1")
@@ -188,7 +190,7 @@ def test_null_breaks_only_expectations_that_require_a_value(company: Company) ->
         "x" * 10_000_000,
     ],
 )
-def test_quarantine_entry_of_record_with_hostile_value_has_only_the_key(
+def test_quarantine_and_evidence_do_not_contain_the_value_that_breaks_an_expectation(
     company: Company, value: str
 ) -> None:
     """The values must not appear in the evidence or in the quarantine register."""
@@ -209,7 +211,7 @@ def test_name_with_only_invisible_characters_counts_as_blank(company: Company) -
     assert company.open() == {"named": {'["6"]'}}
 
 
-def test_quarantine_stores_hmac_instead_of_personal_primary_key(
+def test_quarantine_contains_hmac_instead_of_primary_key_that_is_personal_data(
     database: str, state: str, tmp_path: Path
 ) -> None:
     """Every check of a collection with such a key is a full check."""
@@ -270,7 +272,7 @@ def test_quarantine_entries_keep_their_pseudonyms_after_rotation_of_the_hmac_key
     assert len([key for key in company.open()["named"] if key.startswith('["hmac:2:')]) == 1
 
 
-def test_invalid_expectation_does_not_prevent_checks_of_other_expectations(
+def test_other_expectations_are_checked_if_one_has_invalid_sql_or_an_invalid_regular_expression(
     database: str, state: str, tmp_path: Path
 ) -> None:
     """The faults are an invalid regular expression, invalid SQL, and SQL that fails on a value."""
@@ -297,7 +299,7 @@ def test_invalid_expectation_does_not_prevent_checks_of_other_expectations(
     assert company.open() == {"named": {'["1"]'}}
 
 
-def test_repeated_check_adds_no_quarantine_entries(company: Company) -> None:
+def test_repeated_check_of_the_same_run_adds_no_quarantine_entries(company: Company) -> None:
     """Airflow repeats a check when it retries the task."""
     company.do("UPDATE person SET name = '' WHERE id <= 3")
     address = DatabaseAddress.from_conninfo(company.conninfo)

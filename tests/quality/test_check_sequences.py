@@ -185,7 +185,9 @@ class Checks(RuleBasedStateMachine):
             return {row[0] for row in rows}
 
 
-def test_random_sequences_of_checks_give_the_results_of_a_simple_model(company: Company) -> None:
+def test_quarantine_register_equals_a_simple_model_after_random_changes_and_checks(
+    company: Company,
+) -> None:
     """Between full checks, the quarantine register keeps old entries and adds changed records."""
     company.at = datetime(2026, 3, 1, 5, tzinfo=UTC)
     machine = type("Company'sChecks", (Checks,), {"company": company})

@@ -54,7 +54,7 @@ def test_query_cancelled_by_timeout_is_not_repeated_for_each_expectation(
     assert {"57014" in str(finding.for_engineers) for finding in checked.record.findings} == {True}
 
 
-def test_lock_on_referenced_table_prevents_only_checks_that_read_this_table(
+def test_only_the_expectation_that_refers_to_a_locked_table_has_no_result(
     database: str, state: str, tmp_path: Path
 ) -> None:
     rules = suite(
@@ -72,7 +72,7 @@ def test_lock_on_referenced_table_prevents_only_checks_that_read_this_table(
     assert (results["branch"]["broken"], results["filled"]["broken"]) == (None, 0)
 
 
-def test_lock_on_table_in_sql_condition_prevents_only_the_check_of_this_condition(
+def test_only_the_expectation_whose_sql_condition_reads_a_locked_table_has_no_result(
     database: str, state: str, tmp_path: Path
 ) -> None:
     """The table that the SQL condition reads is locked, but the checked records are not."""
@@ -92,7 +92,9 @@ def test_lock_on_table_in_sql_condition_prevents_only_the_check_of_this_conditio
     assert (results["looked_up"]["broken"], results["filled"]["broken"]) == (None, 2)
 
 
-def test_locked_table_is_reported_as_locked(company: Company, database: str) -> None:
+def test_finding_contains_lock_of_another_session_as_reason_if_checked_table_is_locked(
+    company: Company, database: str
+) -> None:
     """The finding must not suggest a missing privilege."""
     with psycopg.connect(database, autocommit=True) as admin:
         user, name = admin.info.user, admin.info.dbname
@@ -132,7 +134,7 @@ def test_check_waits_only_once_for_a_locked_table_that_several_expectations_read
 
 
 @pytest.mark.parametrize("where", ["read_schema", "tracking", "department_expression"])
-def test_terminated_session_raises_database_unavailable(
+def test_check_raises_database_unavailable_if_its_database_session_is_terminated(
     company: Company, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     """The session may also end between two queries. After the error, the task is retried."""

@@ -18,7 +18,7 @@ from tests.quality.support import Company
         (0, "mask", "quality.emptied"),
     ],
 )
-def test_table_is_not_reported_as_emptied_if_erasure_ledger_lists_all_deletions(
+def test_table_is_not_reported_as_emptied_if_erasure_ledger_contains_all_deleted_records(
     company: Company, fewer: int, action: str, code: str
 ) -> None:
     """The number of deletions in the ledger must equal the number of records at the last check."""

@@ -70,7 +70,7 @@ def test_database_restored_to_an_older_state_gets_a_full_check(
         ("CREATE TABLE old () INHERITS (person)", {}, "the table is a view or foreign table"),
     ],
 )
-def test_full_check_states_its_reason_in_the_result(
+def test_check_result_contains_the_reason_why_the_check_was_full(
     company: Company, before: str, check: dict[str, Any], expected: str
 ) -> None:
     """The recorded reason explains to readers why the check took longer."""
@@ -103,7 +103,7 @@ def test_every_check_is_full_if_policy_pack_states_no_change_column(
         ("CREATE INDEX ON person (updated_at DESC, name)", True),
     ],
 )
-def test_incremental_check_needs_complete_btree_index_on_change_column(
+def test_check_is_incremental_only_if_a_complete_btree_index_begins_with_the_change_column(
     company: Company, index: str, incremental_run: bool
 ) -> None:
     """A partial index, for example, contains only some of the records."""
@@ -113,7 +113,7 @@ def test_incremental_check_needs_complete_btree_index_on_change_column(
 
 
 @pytest.mark.parametrize("parts", ["both", "one"])
-def test_incremental_check_needs_index_on_change_column_of_every_partition(
+def test_check_is_incremental_only_if_every_partition_has_an_index_on_the_change_column(
     database: str, state: str, tmp_path: Path, parts: str
 ) -> None:
     """Without the index, PostgreSQL would read all records of a partition."""
@@ -142,7 +142,9 @@ def test_incremental_check_needs_index_on_change_column_of_every_partition(
     assert company.open() == {"filled": {'["3"]', '["30"]', '["100"]'}}
 
 
-def test_watermark_advances_only_if_evidence_is_sealed(company: Company) -> None:
+def test_watermark_of_incremental_checks_advances_only_after_evidence_of_check_is_sealed(
+    company: Company,
+) -> None:
     """The next check examines again the records that an unsealed run examined."""
     company.check()
     company.do("UPDATE person SET name = '' WHERE id = 3")
@@ -282,7 +284,7 @@ def test_program_version_changes_with_release_number_and_content_of_code_files(
     assert watermark.version_of([file], "1.0") != before
 
 
-def test_program_version_covers_each_module_that_evaluates_expectations() -> None:
+def test_program_version_is_computed_from_every_module_that_evaluates_expectations() -> None:
     """After a correction in an omitted module, unchanged records would not be checked again."""
     folder = ROOT / "include" / "expectations"
     for name in watermark.JUDGING:
@@ -302,7 +304,7 @@ def test_check_is_full_after_pack_timezone_changed(
     assert company.collection(company.check())["whole_because"] is None
 
 
-def test_check_is_full_if_last_check_found_too_many_records_for_the_quarantine(
+def test_check_is_full_if_last_check_had_too_many_records_for_the_quarantine_register(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The register lists only some of the records, so it cannot show which were corrected later."""

@@ -29,7 +29,9 @@ def company_with_aborted_check(company: Company, monkeypatch: pytest.MonkeyPatch
     return company
 
 
-def test_trend_has_gap_if_an_expectation_could_not_be_checked(company: Company) -> None:
+def test_quality_trend_has_no_value_for_a_check_in_which_an_expectation_was_not_checked(
+    company: Company,
+) -> None:
     """Without the gap, an expectation that could not be checked would look like an improvement."""
     company.do("UPDATE person SET name = '' WHERE id <= 2")
     company.check()
@@ -39,7 +41,9 @@ def test_trend_has_gap_if_an_expectation_could_not_be_checked(company: Company) 
         assert [run.broken for run in history.trend(conn, "shop")] == [2, None]
 
 
-def test_trend_has_no_value_for_aborted_check(company_with_aborted_check: Company) -> None:
+def test_quality_trend_has_no_value_for_an_aborted_check(
+    company_with_aborted_check: Company,
+) -> None:
     company_with_aborted_check.check()
     with company_with_aborted_check.state.connect() as conn:
         assert [run.broken for run in history.trend(conn, "shop")] == [2, None, 2]
@@ -60,7 +64,7 @@ def test_table_emptied_after_aborted_check_is_reported(company_with_aborted_chec
     }
 
 
-def test_trend_has_gap_if_table_is_missing_when_aborted_check_is_retried(
+def test_quality_trend_has_no_value_if_table_is_missing_when_aborted_check_is_retried(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The table was renamed before the retry, so the retry could not check it."""
@@ -77,7 +81,7 @@ def test_trend_has_gap_if_table_is_missing_when_aborted_check_is_retried(
         assert [run.broken for run in history.trend(conn, "shop")] == [2, None]
 
 
-def test_expectations_added_again_after_their_removal_get_a_full_check(
+def test_quarantine_entries_are_opened_again_if_removed_expectations_are_added_again(
     company: Company, tmp_path: Path
 ) -> None:
     """The quarantine entries were closed when the expectations were removed.

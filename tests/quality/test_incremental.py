@@ -19,7 +19,7 @@ from tests.quality.support import MAP, SUITE, Company, reason, suite, untraced
 FILLED = "expect_column_values_to_not_be_null, kwargs: {column: name}"
 
 
-def test_incremental_check_examines_changed_records(company: Company) -> None:
+def test_incremental_check_examines_only_new_and_changed_records(company: Company) -> None:
     """The check examines a new record, a changed record, and an older record within the margin."""
     company.check()
     company.do(
@@ -77,7 +77,7 @@ def test_weekly_full_check_finds_a_change_that_did_not_update_the_change_column(
 
 
 @pytest.mark.parametrize(("late", "is_found"), [("1 hour", True), ("3 hours", False)])
-def test_incremental_check_finds_record_that_was_added_late_within_the_margin(
+def test_incremental_check_finds_late_record_only_if_its_change_time_is_within_the_margin(
     company: Company, tmp_path: Path, late: str, is_found: bool
 ) -> None:
     """A record that arrives outside of the margin is found by the next full check."""
@@ -151,7 +151,9 @@ def test_only_full_check_finds_late_changes_if_login_cannot_see_open_transaction
     company.do(f"DROP OWNED BY {reader}", f"DROP ROLE {reader}")
 
 
-def test_future_value_in_the_change_column_hides_no_later_change(company: Company) -> None:
+def test_later_changes_are_checked_although_a_record_has_a_future_time_in_the_change_column(
+    company: Company,
+) -> None:
     """Such a value does not advance the watermark.
 
     Its record is examined until the value is in the past.
@@ -189,7 +191,7 @@ def test_every_check_examines_records_with_null_in_the_change_column(company: Co
         ("smallint", "100000", "id", "1000"),
     ],
 )
-def test_change_column_may_have_each_supported_type(
+def test_change_column_may_be_timestamp_or_date_or_integer(
     database: str, state: str, tmp_path: Path, kind: str, margin: str, old: str, new: str
 ) -> None:
     """The types are timestamps without a timezone, dates, and numbers that always grow."""
@@ -214,7 +216,9 @@ def test_change_column_may_have_each_supported_type(
     assert company.open() == {"filled": {'["3"]'}}
 
 
-def test_only_full_checks_examine_expectations_that_compare_records(company: Company) -> None:
+def test_expectations_that_compare_records_are_evaluated_only_by_full_checks(
+    company: Company,
+) -> None:
     """Incremental checks keep the results of the newest full check for these expectations."""
     company.do("UPDATE person SET (name, phone) = ('Ada', '13900001111') WHERE id IN (7, 8)")
     company.check()
@@ -234,7 +238,7 @@ def test_only_full_checks_examine_expectations_that_compare_records(company: Com
     assert company.open() == {"twin": {'["10"]'}, "unique_phone": {'["9"]', '["10"]'}}
 
 
-def test_only_full_checks_examine_expectations_about_the_row_count(
+def test_expectations_about_the_row_count_are_evaluated_only_by_full_checks(
     database: str, state: str, tmp_path: Path
 ) -> None:
     """Incremental checks do not count the records of the table."""
@@ -284,7 +288,7 @@ def test_full_check_finds_records_that_became_outdated(company: Company) -> None
     assert len(company.open()["recent"]) == 40
 
 
-def test_incremental_check_counts_changed_records_to_which_expectation_did_not_apply_before(
+def test_incremental_check_includes_changed_records_to_which_expectation_did_not_apply_before(
     database: str, state: str, tmp_path: Path
 ) -> None:
     """At the full check, the expectation applied to no record.
@@ -319,7 +323,7 @@ def test_quarantine_entry_has_all_digits_of_a_float_key(
     assert len(company.open()["named"]) == 2
 
 
-def test_finding_about_empty_table_ends_when_table_has_records(company: Company) -> None:
+def test_empty_table_is_no_longer_reported_after_it_has_records_again(company: Company) -> None:
     """When the table has records again, the check examines all of them."""
     company.do("CREATE TABLE kept AS TABLE person", "TRUNCATE person CASCADE")
     assert "quality.empty" in {finding.code for finding in company.check().record.findings}

@@ -84,7 +84,9 @@ def test_records_that_repeat_a_pair_of_values_are_listed_in_quarantine(
     assert company.open()["together"] == {'["3"]', '["4"]'}
 
 
-def test_check_works_with_any_column_names(database: str, state: str, tmp_path: Path) -> None:
+def test_all_expectations_are_checked_if_column_names_contain_quotes_or_percent_signs(
+    database: str, state: str, tmp_path: Path
+) -> None:
     """The names contain percent signs, quotes, colons, dots and Chinese characters."""
     names = ["a%b", "a%(x)s", 'q"q', "c:now", "d.e", "客户 名"]
     fields = "".join(f"      - {{name: {name!r}}}\n" for name in names)
@@ -168,7 +170,7 @@ def test_expectations_are_reported_as_unchecked_if_row_security_hides_records(
     company.do("DROP OWNED BY hidden_reader", "DROP ROLE hidden_reader")
 
 
-def test_quarantine_stores_digest_instead_of_primary_key_that_data_map_lacks(
+def test_quarantine_contains_digest_instead_of_primary_key_that_is_not_in_the_data_map(
     database: str, state: str, tmp_path: Path
 ) -> None:
     """A primary key column that is not in the data map may be personal, such as a phone number."""
@@ -197,7 +199,7 @@ def test_quarantine_stores_digest_instead_of_primary_key_that_data_map_lacks(
         ("ALTER TABLE person DROP COLUMN name, ADD COLUMN name text", {"filled", "blank"}),
     ],
 )
-def test_check_finds_record_that_breaks_expectation_after_other_record_or_schema_changed(
+def test_check_finds_records_that_break_expectations_after_schema_or_referenced_record_changed(
     database: str, state: str, tmp_path: Path, change: str, broken: set[str]
 ) -> None:
     """A referenced record gets another id, or a column is dropped and created again."""
@@ -231,7 +233,9 @@ def test_quarantine_entries_of_removed_expectation_are_closed(
     assert other.open() == {}
 
 
-def test_data_docs_match_report_after_incremental_check(company: Company) -> None:
+def test_great_expectations_results_are_success_if_check_passes_and_failed_if_table_is_missing(
+    company: Company,
+) -> None:
     """Data Docs show the counts of all records.
 
     An expectation that could not be checked is shown as failed.
@@ -270,7 +274,9 @@ def concluded(
     return report.conclude(run, RunRecords(records))
 
 
-def test_indicator_has_no_value_if_a_mapped_database_was_not_requested(company: Company) -> None:
+def test_control_indicator_has_no_value_if_run_does_not_check_every_mapped_database(
+    company: Company,
+) -> None:
     """The indicator has no value, although all checked databases passed."""
     record = company.check().record
     shop = company.pack.database("shop")
@@ -285,7 +291,9 @@ def test_indicator_has_no_value_if_a_mapped_database_was_not_requested(company: 
     }["expectations_not_met"] == 0
 
 
-def test_run_fails_without_step_record_or_without_requested_database(company: Company) -> None:
+def test_run_fails_if_step_record_of_database_is_missing_or_no_database_is_requested(
+    company: Company,
+) -> None:
     shop = company.pack.database("shop")
     checked = concluded(company, [], [shop], requested=["shop"])
     assert checked.outcome is Outcome.FAIL
@@ -297,7 +305,7 @@ def test_run_fails_without_step_record_or_without_requested_database(company: Co
     )
 
 
-def test_load_pack_refuses_unused_suite_and_reserved_id_and_breakdown_by_personal_field(
+def test_load_pack_reports_suite_that_is_unused_or_has_reserved_id_or_breakdown_by_personal_field(
     tmp_path: Path,
 ) -> None:
     from tests.policy.packs import problem_lines, write_pack
@@ -318,7 +326,7 @@ def test_load_pack_refuses_unused_suite_and_reserved_id_and_breakdown_by_persona
         assert word in line
 
 
-def test_expectations_for_personal_fields_without_purpose_have_distinct_ids_despite_similar_names(
+def test_generated_expectations_for_fields_with_similar_names_have_distinct_ids(
     tmp_path: Path,
 ) -> None:
     from include.registry import load_pack
@@ -338,7 +346,7 @@ def test_expectations_for_personal_fields_without_purpose_have_distinct_ids_desp
     assert len({expectation.id for expectation in only_suite.expectations}) == len(fields)
 
 
-def test_incremental_check_examines_all_records_for_condition_with_now(
+def test_incremental_check_examines_all_records_if_sql_condition_contains_the_parameter_now(
     database: str, state: str, tmp_path: Path
 ) -> None:
     """An incremental check must find unchanged records that became too old."""
@@ -351,7 +359,7 @@ def test_incremental_check_examines_all_records_for_condition_with_now(
     assert len(company.open()["seen"]) == 40
 
 
-def test_value_of_json_key_without_purpose_is_reported(
+def test_record_with_value_in_a_json_key_without_purpose_is_listed_in_quarantine(
     database: str, state: str, tmp_path: Path
 ) -> None:
     """A key whose value is JSON null counts as a key without a value."""

@@ -88,7 +88,7 @@ def enter(
             )
 
 
-def test_expectation_consent_withdrawn_accepts_renewed_consent(
+def test_expectation_consent_withdrawn_passes_if_consent_was_given_again_after_withdrawal(
     courier: psycopg.Connection,
 ) -> None:
     """Only the last decision of the customer counts."""
@@ -110,7 +110,7 @@ def test_expectation_consent_withdrawn_accepts_renewed_consent(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(CONSENTS, max_size=12))
-def test_expectation_consent_withdrawn_matches_a_simple_model_for_random_histories(
+def test_expectation_consent_withdrawn_finds_same_customers_as_a_simple_model_for_random_consents(
     courier: psycopg.Connection, histories: list[list[tuple[str, int, int | None]]]
 ) -> None:
     expected = set()
@@ -137,7 +137,7 @@ def test_expectation_consent_withdrawn_matches_a_simple_model_for_random_histori
         ("2012-01-01", [], True),
     ],
 )
-def test_expectation_about_minors_requires_guardian_consent(
+def test_expectation_about_minors_fails_for_child_under_14_without_guardian_consent(
     courier: psycopg.Connection,
     born: str,
     consents: list[tuple[str, datetime | None]],

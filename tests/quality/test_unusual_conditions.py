@@ -47,7 +47,7 @@ def test_check_after_clock_was_set_back_finds_all_records_that_break_expectation
     assert len(company.open()["recent"]) == 40
 
 
-def test_unsealed_run_with_clock_set_back_causes_full_check(
+def test_check_finds_outdated_records_again_after_unsealed_run_with_clock_set_back(
     company: Company,
 ) -> None:
     """The unsealed run closed quarantine entries.
@@ -88,7 +88,7 @@ def test_concurrent_check_with_older_snapshot_changes_no_quarantine_entry(
     assert company.open() == {"named": {'["7"]'}}
 
 
-def test_check_is_refused_if_later_check_has_updated_the_quarantine_register(
+def test_check_raises_service_error_if_a_later_check_has_updated_the_quarantine_register(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the error, the task is retried with a new snapshot."""
@@ -108,7 +108,7 @@ def test_check_is_refused_if_later_check_has_updated_the_quarantine_register(
     assert company.open() == {"named": {'["7"]'}}
 
 
-def test_table_with_inheriting_tables_gets_full_checks(
+def test_every_check_includes_records_of_tables_that_inherit_from_the_checked_table(
     database: str, state: str, tmp_path: Path
 ) -> None:
     """A key may occur in several tables, so the number of register entries would be too low."""
@@ -166,7 +166,7 @@ def test_table_without_primary_key_gets_full_checks(company: Company) -> None:
     assert {rule["rule"]: rule["broken"] for rule in figures["rules"]}["named"] == 2
 
 
-def test_full_check_lists_record_once_if_its_key_changed_to_another_text_of_the_same_number(
+def test_quarantine_has_one_entry_with_new_key_text_if_numeric_key_changed_from_3_to_3_0(
     database: str, state: str, tmp_path: Path
 ) -> None:
     """PostgreSQL treats 3 and 3.0 as equal.
@@ -190,7 +190,7 @@ def test_full_check_lists_record_once_if_its_key_changed_to_another_text_of_the_
     assert company.open() == {"named": {'["3.0"]'}}
 
 
-def test_quarantine_entry_about_future_birth_date_is_resolved_once_date_is_past(
+def test_quarantine_entry_for_future_birth_date_is_resolved_when_the_date_is_past(
     database: str, state: str, tmp_path: Path
 ) -> None:
     """The entry is resolved although the record itself does not change."""
@@ -203,7 +203,7 @@ def test_quarantine_entry_about_future_birth_date_is_resolved_once_date_is_past(
     assert company.open() == {}
 
 
-def test_condition_may_use_now_inside_a_function_call(
+def test_sql_condition_may_contain_the_parameter_now_inside_a_function_call(
     database: str, state: str, tmp_path: Path
 ) -> None:
     rule = "expect_records_to_satisfy, kwargs: {condition: \"seen_at >= date(:now - INTERVAL '2 years')\"}"
@@ -265,7 +265,7 @@ def test_quarantine_entries_of_removed_expectations_are_closed_with_a_finding(
     assert checked.record.outcome is Outcome.ATTENTION
 
 
-def test_expectation_that_applies_to_no_record_needs_attention(company: Company) -> None:
+def test_expectation_that_applies_to_no_record_gives_a_finding(company: Company) -> None:
     """Records without a value do not count, so they do not lower the rate of invalid values."""
     company.do("UPDATE person SET phone = NULL")
     assert "quality.about_nothing" in codes(company.check(full=True))
@@ -302,7 +302,7 @@ def test_records_with_value_outside_of_allowed_set_are_listed_in_quarantine(
 
 
 @pytest.mark.parametrize("key", ["", "007", "NULL", "null", 'a"b', "{1,2}", "é ,"])
-def test_primary_key_values_may_be_any_text(
+def test_quarantine_entries_are_opened_and_resolved_for_primary_keys_with_any_text(
     database: str, state: str, tmp_path: Path, key: str
 ) -> None:
     """Incremental checks must find and resolve records with such keys."""
@@ -327,7 +327,7 @@ def test_primary_key_values_may_be_any_text(
     assert company.open() == {}
 
 
-def test_quarantine_entry_of_date_key_has_same_text_under_any_datestyle(
+def test_quarantine_entry_with_date_key_is_resolved_although_datestyle_was_changed(
     database: str, state: str, tmp_path: Path
 ) -> None:
     """The owner of the server may change the setting DateStyle between two runs."""
@@ -372,7 +372,7 @@ def test_unmapped_schema_is_reported(company: Company) -> None:
     assert figure(checked, "quality.undeclared") == 0
 
 
-def test_metric_of_undeclared_data_has_no_value_if_json_column_is_unreadable(
+def test_metric_of_data_missing_in_data_map_has_no_value_if_json_column_is_unreadable(
     database: str, state: str, tmp_path: Path
 ) -> None:
     prefs = "      - {name: prefs, data_categories: [user], fields: [{name: colour, data_categories: [user]}]}\n"

@@ -47,7 +47,7 @@ def open_keys(state: Engine) -> set[str]:
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(runs=st.lists(st.sets(st.sampled_from("abcdef")), min_size=1, max_size=6))
-def test_after_full_check_only_records_that_the_check_found_have_open_entries(
+def test_after_full_check_only_records_that_break_the_expectation_have_open_quarantine_entries(
     state: Engine, runs: list[set[str]]
 ) -> None:
     for number, broken in enumerate(runs):
@@ -56,7 +56,7 @@ def test_after_full_check_only_records_that_the_check_found_have_open_entries(
         assert open_keys(state) == broken
 
 
-def test_quarantine_entry_keeps_the_run_that_found_the_record_first(state: Engine) -> None:
+def test_quarantine_entry_keeps_id_of_the_first_run_that_entered_it(state: Engine) -> None:
     enter_broken(state, "one", {"a", "b"})
     assert enter_broken(state, "two", {"a", "b"}) == (2, 0)
     with state.connect() as conn:
@@ -80,7 +80,7 @@ def test_incremental_check_resolves_only_entries_of_checked_records(state: Engin
     assert open_keys(state) == {"a", "c"}
 
 
-def test_forget_removes_records_of_one_expectation_before_they_are_entered(
+def test_forget_discards_collected_records_of_one_expectation_before_enter_writes_them(
     state: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the check of an expectation fails halfway, a retry starts without its first results."""
@@ -95,7 +95,9 @@ def test_forget_removes_records_of_one_expectation_before_they_are_entered(
     assert change == register.RegisterChange({"r": 1, "s": 3}, 0)
 
 
-def test_count_by_department_counts_record_that_breaks_two_expectations_once(state: Engine) -> None:
+def test_count_by_department_includes_record_once_if_it_breaks_two_expectations(
+    state: Engine,
+) -> None:
     enter_broken(state, "one", {"a", "b"})
     enter_broken(state, "one", {"a"}, rule="other")
     with state.connect() as conn:
@@ -103,11 +105,11 @@ def test_count_by_department_counts_record_that_breaks_two_expectations_once(sta
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\0")), min_size=1, max_size=3))
-def test_key_of_returns_the_key_from_which_key_text_was_made(key: list[str]) -> None:
+def test_key_of_converts_output_of_key_text_back_to_the_original_key(key: list[str]) -> None:
     assert register.key_of(register.key_text(key)) == key
 
 
-def test_enter_fails_after_timeout_if_another_run_is_writing_entries(
+def test_enter_raises_service_error_after_timeout_if_another_run_writes_quarantine_entries(
     state: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The wait is limited, because the mapped database keeps a snapshot open meanwhile."""

@@ -34,7 +34,7 @@ def declare(name: str = "weigh") -> Command:
     return Command(name, typer.main.get_command(app))
 
 
-def test_command_has_usage_summary_details_and_exit_code() -> None:
+def test_reference_entry_of_a_command_contains_usage_summary_details_and_exit_code() -> None:
     command = declare()
     assert command.usage == "./parcelseal weigh PARCEL [--limit INTEGER] [--label TEXT ...]"
     assert command.summary == "Weigh a parcel."
@@ -42,7 +42,7 @@ def test_command_has_usage_summary_details_and_exit_code() -> None:
     assert command.exit_1 == "the parcel is too heavy"
 
 
-def test_table_of_parameters_states_value_and_default_and_meaning_of_each_parameter() -> None:
+def test_table_of_parameters_contains_type_default_and_help_text_of_each_parameter() -> None:
     rows = declare().parameters.splitlines()
     assert rows[2:] == [
         "| `PARCEL` | `TEXT` | **required** | Number of the parcel. |",
@@ -52,7 +52,7 @@ def test_table_of_parameters_states_value_and_default_and_meaning_of_each_parame
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_is_in_the_index_with_a_link(name: str) -> None:
+def test_index_page_contains_a_link_to_every_command(name: str) -> None:
     [index] = [page for page in command_pages() if page.path == "commands.md"]
     assert f"[`{name}`](commands/" in index.text or f"[`{name} " in index.text
 

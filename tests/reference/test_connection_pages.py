@@ -34,7 +34,7 @@ def extras_read_by(path: Path) -> Iterator[str]:
 HELPERS = {"_seconds", "_on", "list_from_extra", "json_from_extra"}
 
 
-def test_every_extra_that_the_code_reads_is_declared() -> None:
+def test_every_connection_extra_that_the_code_reads_is_declared_for_the_reference_page() -> None:
     modules = [
         *(ROOT / "include" / "services").glob("*.py"),
         ROOT / "include" / "service_container.py",
@@ -50,19 +50,19 @@ def test_every_extra_that_the_code_reads_is_declared() -> None:
     assert read - declared == set()
 
 
-def test_connections_of_the_stack_and_of_workflows_are_declared() -> None:
+def test_connections_of_the_stack_and_of_workflows_are_declared_for_the_reference_page() -> None:
     ids = {each.id.partition(",")[0] for each in (*CONNECTIONS, *login_connections())}
     assert {*FIXED, *sample_logins(), "pages_db"} <= ids
 
 
-def test_page_lists_connections_extras_and_rights() -> None:
+def test_connections_page_contains_connections_with_extras_and_table_of_rights() -> None:
     [page] = connection_pages()
     assert "| `state_db` | `erasure_keys` |" in page.text
     assert rights_table() in page.text
     assert all(right.workflows in page.text for right in declared_rights())
 
 
-def test_reference_entry_for_connection_of_a_login_lists_its_workflows_and_grants() -> None:
+def test_reference_entry_for_a_connection_contains_workflows_and_grants_of_its_login() -> None:
     by_id = {each.id: each for each in login_connections()}
     assert by_id["incident_db"].used_by == "`respond_to_incident`, `update_incident`"
     assert "`incident.yaml`" in by_id["incident_db"].purpose

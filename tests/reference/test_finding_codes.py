@@ -49,23 +49,23 @@ def read(tmp_path: Path, source: str) -> list[FindingCode]:
     ],
     ids=["literal", "variable message", "filled-in code", "table", "wrapper"],
 )
-def test_finding_code_has_its_outcome_message_and_action(
+def test_finding_codes_returns_outcome_message_and_action_of_each_code_in_the_source(
     tmp_path: Path, source: str, expected: FindingCode
 ) -> None:
     assert read(tmp_path, source) == [expected]
 
 
-def test_conditional_expression_yields_both_finding_codes(tmp_path: Path) -> None:
+def test_finding_codes_returns_both_codes_of_a_conditional_expression(tmp_path: Path) -> None:
     source = "def f(x):\n    x.fail('scales.a' if x else 'scales.b', _('M.'), _('A.'))\n"
     assert [each.code for each in read(tmp_path, source)] == ["scales.a", "scales.b"]
 
 
-def test_metric_names_and_data_categories_are_not_taken_for_finding_codes(tmp_path: Path) -> None:
+def test_finding_codes_does_not_return_metric_names_or_data_categories(tmp_path: Path) -> None:
     source = "def f(x):\n    x.measure('scales.kg', 3, '1')\nTITLES = {'user.name': _('name')}\n"
     assert read(tmp_path, source) == []
 
 
-def test_codes_in_handwritten_findings_pages_exist() -> None:
+def test_every_finding_code_on_handwritten_pages_exists_in_the_code() -> None:
     """Pages that people write must not name finding codes that the code no longer has."""
     patterns = [
         re.compile(re.sub(r"<\w+>", r"[a-z_.]+", re.escape(each.code))) for each in finding_codes()

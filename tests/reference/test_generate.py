@@ -32,7 +32,7 @@ def check(root: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
     return capsys.readouterr().err.splitlines()
 
 
-def test_pages_of_the_repository_are_up_to_date() -> None:
+def test_generated_reference_pages_in_the_repository_are_up_to_date() -> None:
     assert generate.problems(ROOT) == []
 
 
@@ -40,7 +40,7 @@ def test_check_of_reference_passes_after_the_pages_were_written(written: Path) -
     assert generate.main(["--check"], written) == 0
 
 
-def test_check_of_reference_reports_outdated_page_and_command_after_pack_key_was_added(
+def test_check_prints_outdated_page_and_update_command_after_policy_pack_key_was_added(
     written: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Longer(EvidenceRules):
@@ -62,7 +62,7 @@ def test_check_of_reference_reports_outdated_page_and_command_after_pack_key_was
     assert "python -m include.reference" in line
 
 
-def test_check_of_reference_reports_outdated_page_and_command_after_option_was_added(
+def test_check_prints_outdated_page_and_update_command_after_command_line_option_was_added(
     written: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def migrate(offline: Annotated[bool, typer.Option(help="Print SQL only.")] = False) -> None:
@@ -75,7 +75,7 @@ def test_check_of_reference_reports_outdated_page_and_command_after_option_was_a
     assert "python -m include.reference" in line
 
 
-def test_check_of_reference_reports_outdated_page_and_command_after_connection_was_added(
+def test_check_prints_outdated_page_and_update_command_after_connection_was_added(
     written: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scales = DeclaredConnection("scales_api", ("http",), "Reads scales.", "", "host", "none")
@@ -111,7 +111,7 @@ def test_write_deletes_superfluous_generated_pages_and_keeps_handwritten_pages(
     assert (folder / "roles.md").exists()
 
 
-def test_policy_pack_key_without_a_description_is_refused() -> None:
+def test_reference_table_row_raises_lookup_error_for_policy_pack_key_without_description() -> None:
     class Undocumented(EvidenceRules):
         grace: int = 3
 

@@ -85,7 +85,9 @@ def test_report_page_opens_without_network_requests_and_console_messages(
 
 
 @pytest.mark.parametrize(("width", "wraps"), [(NARROWEST, True), (1280, False)])
-def test_caption_of_a_wide_table_stays_visible(tmp_path: Path, width: int, wraps: bool):
+def test_caption_of_a_wide_table_is_completely_visible_in_narrow_and_wide_windows(
+    tmp_path: Path, width: int, wraps: bool
+):
     """On a phone the table scrolls horizontally, and its caption is wrapped and does not scroll."""
     caption = _("All records of the collection customer, because no earlier check was sealed")
     ids = ["consent_not_covering_purpose"] * 4
@@ -108,7 +110,9 @@ def test_caption_of_a_wide_table_stays_visible(tmp_path: Path, width: int, wraps
     assert (measured["height"] > 30) == wraps
 
 
-def test_browser_check_detects_requests_and_policy_violations(tmp_path: Path):
+def test_browser_test_detects_page_with_network_requests_or_security_policy_violations(
+    tmp_path: Path,
+):
     """The test proves that the other tests of this module can fail."""
     html = render_html(sample.passed(), "en")
     with socket.create_server(("127.0.0.1", 0)) as server:

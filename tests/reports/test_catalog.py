@@ -58,7 +58,7 @@ def _calls(path: Path) -> list[ast.Call]:
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_every_message_call_has_literal_text_and_all_values(folder: str):
+def test_every_translation_call_has_literal_text_and_a_value_for_each_placeholder(folder: str):
     """A text that is built at run time has no entry in the catalogue."""
     wrong = []
     for path in sorted((ROOT / folder).rglob("*.py")):

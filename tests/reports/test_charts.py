@@ -60,7 +60,7 @@ def test_trend_chart_of_any_length_shows_every_value(values: tuple[float | None,
     assert "要求：15 分钟" in texts
 
 
-def test_trend_chart_with_many_points_labels_the_newest_without_overlap():
+def test_trend_chart_with_many_points_has_label_of_newest_value_and_no_overlapping_dates():
     """The chart has the values of a year of weekly drills."""
     svg = _parse(_trend(*range(300, 352)))
     dates = sorted(
@@ -79,7 +79,7 @@ def test_trend_chart_has_few_axis_ticks_in_any_unit(unit: str, value: float):
     assert 4 <= len(texts) <= 10
 
 
-def test_ticks_start_at_zero_and_cover_the_highest_value():
+def test_axis_ticks_start_at_zero_and_end_at_or_above_the_highest_value():
     """An axis that does not start at zero exaggerates differences."""
     for highest in (0.003, 1, 7, 99.9, 1234567):
         ticks = charts._ticks(highest)
@@ -88,7 +88,7 @@ def test_ticks_start_at_zero_and_cover_the_highest_value():
         assert 3 <= len(ticks) <= 7
 
 
-def test_bar_chart_hatches_failed_bars_and_labels_missing_values():
+def test_bar_chart_has_hatched_bars_for_failures_and_text_not_measured_for_missing_values():
     """Bars that did not pass are hatched, and missing values are labelled."""
     svg = _bars(Bar(label="甲", value=0.5, status=Outcome.FAIL), Bar(label="乙", value=None))
     assert "<pattern" in svg
@@ -96,7 +96,7 @@ def test_bar_chart_hatches_failed_bars_and_labels_missing_values():
     assert "未测得" in _texts(svg)
 
 
-def test_every_colour_has_a_class_for_the_dark_theme():
+def test_every_coloured_chart_element_has_a_css_class_for_the_dark_theme():
     """A shape without a class would keep its light colour on a dark page."""
     svg = _bars(Bar(label="a", value=0.5, status=Outcome.ATTENTION)) + _trend(1, 2)
     for node in _parse(f"<r>{svg}</r>").iter():
@@ -118,7 +118,7 @@ def test_chart_has_a_title_and_description_for_screen_readers():
     ]
 
 
-def test_chart_labels_are_escaped():
+def test_html_in_chart_labels_is_escaped():
     """Labels are names that come from databases."""
     hostile = "</text><script>alert(1)</script> $\\frac{1}{2}$ \x00"
     svg = _bars(Bar(label=hostile, value=1))

@@ -143,7 +143,7 @@ def test_pdf_bytes_are_reproducible(chinese: bytes):
 
 @pytest.mark.pdf
 @pytest.mark.parametrize("form", ['<img src="{}" alt="x">', '<link rel="stylesheet" href="{}">'])
-def test_page_with_external_resources_is_not_converted_to_pdf(form: str):
+def test_render_pdf_raises_pdf_not_created_for_page_with_external_resources(form: str):
     """The PDF library refuses the page before it opens a network connection."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.2)
@@ -155,7 +155,7 @@ def test_page_with_external_resources_is_not_converted_to_pdf(form: str):
 
 
 @pytest.mark.pdf
-def test_page_with_local_files_is_not_converted_to_pdf(tmp_path: Path):
+def test_render_pdf_raises_pdf_not_created_for_page_with_local_file_urls(tmp_path: Path):
     """The PDF library refuses ``file:`` URLs."""
     (tmp_path / "x.svg").write_text("<svg/>")
     with pytest.raises(PdfNotCreated):
@@ -177,20 +177,22 @@ def test_render_all_returns_html_and_pdf_in_every_language():
     assert rendered.not_made == {}
 
 
-def test_crash_of_the_pdf_library_raises_pdf_not_created(monkeypatch: pytest.MonkeyPatch):
+def test_render_pdf_raises_pdf_not_created_if_the_pdf_process_crashes(
+    monkeypatch: pytest.MonkeyPatch,
+):
     """The reason of the crash is reported in a single line."""
     monkeypatch.setattr(render.sys, "executable", "/bin/false")
     with pytest.raises(PdfNotCreated, match="stopped with an error"):
         render_pdf("<p>")
 
 
-def test_child_process_that_hangs_during_pdf_creation_is_killed():
+def test_render_pdf_raises_pdf_not_created_if_the_pdf_process_exceeds_the_timeout():
     """A run must not wait for its PDF files without a limit."""
     with pytest.raises(PdfNotCreated, match="in time"):
         render_pdf("<p>", timeout_s=0.01)
 
 
-def test_pdf_unavailable_reason_states_missing_libraries_and_how_to_install_them(
+def test_pdf_unavailable_reason_contains_missing_libraries_and_installation_command(
     monkeypatch: pytest.MonkeyPatch,
 ):
     """The reason includes the command that installs the libraries."""
@@ -202,7 +204,7 @@ def test_pdf_unavailable_reason_states_missing_libraries_and_how_to_install_them
     assert "\n" not in reason
 
 
-def test_pdf_unavailable_reason_states_that_a_chinese_font_is_missing(
+def test_pdf_unavailable_reason_contains_font_package_if_no_chinese_font_is_installed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     """The test runs the real font library with a configuration without fonts."""
@@ -218,7 +220,7 @@ def test_pdf_unavailable_reason_states_that_a_chinese_font_is_missing(
     assert "fonts-noto-cjk" in reason
 
 
-def test_html_lists_the_reasons_for_missing_pdf_files(monkeypatch: pytest.MonkeyPatch):
+def test_html_report_contains_the_reason_why_pdf_files_are_missing(monkeypatch: pytest.MonkeyPatch):
     """The evidence bundle lists the same missing files."""
     monkeypatch.setattr(render, "_LIBRARIES", ("libpango-nowhere.so.0",))
     rendered = render_all(sample.passed())

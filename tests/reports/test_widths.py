@@ -16,12 +16,12 @@ def rule(name: str) -> list[str]:
     return [title, name, "4.1", "20,096", "40", "16.67%", "Fail"]
 
 
-def test_columns_of_ids_and_short_words_beside_sentences_are_unbroken() -> None:
+def test_columns_with_ids_or_short_words_are_not_wrapped_beside_a_column_with_sentences() -> None:
     """The sentence is wrapped instead."""
     assert unbroken_columns(RULES, [HEADING, rule("minor_without_guardian_consent")]) == {1, 2}
 
 
-def test_column_of_ids_wider_than_the_page_may_be_broken() -> None:
+def test_column_of_ids_may_be_wrapped_if_it_is_wider_than_the_page() -> None:
     """Otherwise the table would be wider than the page.
 
     Short columns beside the id are unbroken.
@@ -29,7 +29,7 @@ def test_column_of_ids_wider_than_the_page_may_be_broken() -> None:
     assert unbroken_columns(RULES, [HEADING, rule("x" * 90)]) == {2}
 
 
-def test_column_of_short_chinese_words_is_unbroken() -> None:
+def test_column_of_short_chinese_words_is_not_wrapped() -> None:
     """A column of Chinese words of two characters must not be broken."""
     kinds: list[ColumnKind] = ["text", "text"]
     assert unbroken_columns(
@@ -38,7 +38,7 @@ def test_column_of_short_chinese_words_is_unbroken() -> None:
 
 
 @pytest.mark.parametrize("columns", [4, 12])
-def test_as_many_columns_as_fit_are_unbroken_beginning_with_the_narrowest(columns: int) -> None:
+def test_narrowest_columns_are_not_wrapped_as_long_as_they_fit_on_the_page(columns: int) -> None:
     """As many columns as fit on the page are unbroken, beginning with the shortest."""
     kinds: list[ColumnKind] = ["code"] * columns
     names = ["n" * (10 + 3 * at) for at in range(columns)]
@@ -47,13 +47,13 @@ def test_as_many_columns_as_fit_are_unbroken_beginning_with_the_narrowest(column
     assert (len(kept) == columns) == (columns == 4)
 
 
-def test_unbroken_columns_accepts_a_table_without_columns_or_rows() -> None:
+def test_unbroken_columns_raises_no_error_for_table_without_columns_or_rows() -> None:
     """A table without rows still has its heading."""
     assert unbroken_columns([], [[]]) == set()
     assert unbroken_columns(["code"], [["Rule"]]) == {0}
 
 
-def test_short_row_name_is_unbroken_in_the_first_column_only():
+def test_column_of_short_row_names_is_not_wrapped_if_it_is_the_first_column():
     """In other columns, the same text may be broken.
 
     A longer text may be broken in every column.

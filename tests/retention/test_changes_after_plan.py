@@ -52,7 +52,7 @@ def test_record_is_kept_if_start_of_its_retention_period_is_moved_later_after_pl
     assert runner.keys_in("node") == {("1",)}
 
 
-def test_expired_record_inserted_after_plan_waits_for_next_plan(runner: RetentionRunner) -> None:
+def test_expired_record_inserted_after_plan_remains_until_next_run(runner: RetentionRunner) -> None:
     nodes(runner)
     runner.insert("note", id=1, at=OLD)
     planned = runner.plan()
@@ -69,7 +69,7 @@ def test_expired_record_inserted_after_plan_waits_for_next_plan(runner: Retentio
     assert runner.execute(runner.plan("r2"), "r2").data["done"] == {"node": 1}
 
 
-def test_record_inserted_after_plan_is_no_reason_for_planned_record_to_remain(
+def test_verification_reports_expired_record_that_was_inserted_after_execution(
     runner: RetentionRunner,
 ) -> None:
     nodes(runner)
@@ -81,7 +81,7 @@ def test_record_inserted_after_plan_is_no_reason_for_planned_record_to_remain(
     assert (codes(counted), counted.data["unexplained"]) == (["retention.left"], 1)
 
 
-def test_records_that_killed_attempt_erased_count_towards_planned_number(
+def test_retry_of_killed_execution_erases_only_the_rest_of_planned_number_of_records(
     runner: RetentionRunner,
 ) -> None:
     runner = runner.but(rules_of_disposition=disposition(batch={"rows": 1}))
@@ -101,7 +101,9 @@ def test_records_that_killed_attempt_erased_count_towards_planned_number(
     assert len(runner.keys_in("node")) == 1
 
 
-def test_execution_erases_at_most_planned_number_of_records(runner: RetentionRunner) -> None:
+def test_execution_erases_only_planned_number_of_records_if_records_are_inserted_meanwhile(
+    runner: RetentionRunner,
+) -> None:
     runner = runner.but(rules_of_disposition=disposition(batch={"rows": 1}))
     nodes(runner, 4)
     planned = runner.plan()
@@ -153,7 +155,7 @@ def test_legal_hold_placed_between_batches_keeps_remaining_records(runner: Reten
         (None, "retention.nobody"),
     ],
 )
-def test_decision_of_person_who_may_not_decide_is_invalid(
+def test_plan_is_not_executed_if_person_who_may_not_decide_approves_it(
     runner: RetentionRunner, user: str | None, code: str
 ) -> None:
     """The answer is from an owner, a stranger, the person who started the run, or nobody."""
@@ -198,7 +200,7 @@ def test_execution_fails_if_plan_file_was_edited(runner: RetentionRunner) -> Non
     assert len(runner.keys_in("node")) == 3
 
 
-def test_execution_fails_if_approval_is_for_other_plan(runner: RetentionRunner) -> None:
+def test_execution_erases_nothing_if_approval_is_for_another_plan(runner: RetentionRunner) -> None:
     runner = runner.but(rules_of_disposition=WAITING)
     nodes(runner)
     planned = runner.plan()
@@ -242,7 +244,7 @@ def test_execution_fails_if_foreign_key_was_added_after_plan(postgres: EmbeddedP
         assert runner.keys_in("node") == {("1",), ("2",)}
 
 
-def test_foreign_key_added_during_batches_keeps_referenced_record(
+def test_referenced_record_is_kept_if_foreign_key_is_added_between_deletion_batches(
     postgres: EmbeddedPostgres,
 ) -> None:
     with new_runner(postgres, rules=[rule("node")], database=mapped(["node"])) as runner:

@@ -132,7 +132,9 @@ def test_person_who_started_run_may_not_approve_its_plan(services: Services) -> 
     assert steps.execute(database, plan_record).data["not_approved"]
 
 
-def test_person_who_started_run_is_recognized_by_name(services: Services) -> None:
+def test_approval_is_invalid_if_approver_has_same_name_as_person_who_started_run(
+    services: Services,
+) -> None:
     """The ids and the names of people may differ in an auth manager of Airflow."""
     database = chinook_in_run(services, "started by name", starter="ana.li")
     plan_record = planned(database)
@@ -174,7 +176,9 @@ def run(services: Services) -> dict[str, Any]:
     }
 
 
-def test_plan_matches_independent_query_of_expired_records(run: dict[str, Any]) -> None:
+def test_number_of_planned_records_equals_independent_count_of_expired_records(
+    run: dict[str, Any],
+) -> None:
     assert run["plan"] == {table: len(over) for table, over in run["over"].items()}
     assert all(run["over"][table] for table in ("invoice", "invoice_line", "customer"))
 
@@ -186,7 +190,7 @@ def test_run_deletes_expired_invoice_lines_invoices_and_customers_only(run: dict
     assert run["after"]["employee"] == run["before"]["employee"]
 
 
-def test_verification_finds_no_expired_record_and_no_missing_referenced_record(
+def test_verification_of_run_passes_without_unexplained_record_or_missing_referenced_record(
     run: dict[str, Any],
 ) -> None:
     assert run["verified"].outcome is Outcome.PASS
@@ -218,6 +222,8 @@ def test_plan_for_time_in_future_is_allowed_only_as_preview(
 
 
 @pytest.mark.parametrize("moment", ["0001-01-01", "9999-12-31", "9999-12-31T23:59:59-23:59"])
-def test_plan_refuses_time_out_of_range(services: Services, moment: str) -> None:
+def test_plan_raises_usage_error_if_its_time_is_in_year_1_or_9999(
+    services: Services, moment: str
+) -> None:
     with pytest.raises(UsageError, match="is not supported"):
         plan_database(chinook_in_run(services), moment, is_preview=True)

@@ -25,7 +25,7 @@ class WrongClock:
 
 
 @pytest.mark.parametrize("by", [timedelta(days=-400), timedelta(minutes=30), timedelta(days=9)])
-def test_plan_and_execution_fail_if_system_clock_is_wrong(
+def test_plan_and_execution_fail_if_system_clock_differs_from_database_clock(
     runner: RetentionRunner, by: timedelta
 ) -> None:
     fill(runner)
@@ -55,12 +55,12 @@ def test_plan_and_execution_fail_if_system_clock_is_before_last_plan(
     assert len(runner.keys_in("node")) == 3
 
 
-def test_plan_refuses_time_in_future(runner: RetentionRunner) -> None:
+def test_plan_raises_usage_error_if_its_time_is_in_future(runner: RetentionRunner) -> None:
     with pytest.raises(UsageError, match="in the future"):
         runner.plan(as_of=SystemClock().now() + timedelta(hours=1))
 
 
-def test_retention_period_of_zero_days_expires_records_from_before_time_of_plan(
+def test_run_deletes_only_records_dated_before_time_of_plan_if_retention_period_is_zero_days(
     runner: RetentionRunner,
 ) -> None:
     runner = runner.but(rules=[rule("node", period="P0D")])
@@ -73,12 +73,14 @@ def test_retention_period_of_zero_days_expires_records_from_before_time_of_plan(
 
 
 @pytest.mark.parametrize("period", ["P100Y1M", "P40000D", "P9999Y", "-P1Y", "P-1Y", "P1.5Y", "1Y"])
-def test_retention_period_out_of_range_is_refused(period: str) -> None:
+def test_retention_rule_raises_validation_error_if_period_is_negative_fractional_or_too_long(
+    period: str,
+) -> None:
     with pytest.raises(ValidationError):
         rule("node", period=period)
 
 
-def test_record_class_without_start_of_retention_period_is_refused() -> None:
+def test_record_class_raises_validation_error_if_start_of_retention_period_is_missing() -> None:
     said = rule("node").model_dump(by_alias=True)
     with pytest.raises(ValidationError, match="clock"):
         type(rule("node")).model_validate({k: v for k, v in said.items() if k != "clock"})

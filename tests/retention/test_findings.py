@@ -31,7 +31,9 @@ def test_plan_reports_legal_hold_past_its_review_date(runner: RetentionRunner) -
     assert severity is Outcome.ATTENTION
 
 
-def test_plan_reports_legal_hold_whose_value_no_key_can_have(runner: RetentionRunner) -> None:
+def test_plan_reports_legal_hold_if_no_key_of_a_record_class_can_have_its_value(
+    runner: RetentionRunner,
+) -> None:
     """The policy pack changed after the hold was placed, or the hold names another database."""
     code = "retention.hold_keeps_nothing"
     kept = runner.hold(HoldKind.SUBJECT, "p9")
@@ -46,7 +48,9 @@ def test_plan_reports_legal_hold_whose_value_no_key_can_have(runner: RetentionRu
     assert code not in finding_codes(runner.plan("r5"))
 
 
-def test_plan_without_approver_reports_finding_and_is_not_executed(runner: RetentionRunner) -> None:
+def test_plan_reports_finding_and_is_not_executed_if_nobody_may_approve_it(
+    runner: RetentionRunner,
+) -> None:
     nobody = runner.but(rules_of_disposition=disposition(limit={"records": 0}, approval={}))
     nobody.insert("note", id=1, at=OLD)
     planned = nobody.plan()
@@ -58,7 +62,7 @@ def test_plan_without_approver_reports_finding_and_is_not_executed(runner: Reten
     assert nobody.execute(planned).data["done"] == {}
 
 
-def test_plan_reports_record_class_without_expired_records_if_all_last_runs_had_some(
+def test_plan_reports_record_class_without_expired_records_if_each_earlier_run_deleted_records(
     runner: RetentionRunner,
 ) -> None:
     for number in range(3):
@@ -70,7 +74,9 @@ def test_plan_reports_record_class_without_expired_records_if_all_last_runs_had_
     )
 
 
-def test_execution_outside_of_daily_window_stops_and_is_reported(runner: RetentionRunner) -> None:
+def test_execution_erases_nothing_and_reports_finding_outside_of_daily_time_window(
+    runner: RetentionRunner,
+) -> None:
     now = runner.clock.now()
     begins, ends = ((now + timedelta(hours=hours)).strftime("%H:%M") for hours in (2, 3))
     closed = runner.but(rules_of_disposition=disposition(window={"begins": begins, "ends": ends}))
@@ -95,7 +101,7 @@ def test_verification_reports_records_whose_referenced_record_is_missing(
     assert "note" in subject
 
 
-def test_missing_referenced_record_of_not_valid_foreign_key_needs_attention(
+def test_verification_reports_attention_if_record_referenced_by_not_valid_foreign_key_is_missing(
     postgres: EmbeddedPostgres,
 ) -> None:
     with new_runner(postgres) as runner:
@@ -113,7 +119,7 @@ def test_missing_referenced_record_of_not_valid_foreign_key_needs_attention(
     assert counted["retention.orphans"] == (Outcome.ATTENTION, name)
 
 
-def test_verification_lists_backup_that_was_taken_during_last_batch(
+def test_verification_record_contains_restore_point_that_was_taken_during_last_deletion_batch(
     runner: RetentionRunner,
 ) -> None:
     runner.insert("note", id=1, at=OLD)
@@ -132,7 +138,9 @@ def test_verification_lists_backup_that_was_taken_during_last_batch(
     assert [each["id"] for each in listed] == ["within"]
 
 
-def test_verification_reports_more_erased_records_than_planned(runner: RetentionRunner) -> None:
+def test_verification_reports_failure_if_more_records_were_erased_than_planned(
+    runner: RetentionRunner,
+) -> None:
     runner.insert("note", id=1, at=OLD)
     planned = runner.plan()
     executed = runner.execute(planned)
@@ -141,7 +149,7 @@ def test_verification_reports_more_erased_records_than_planned(runner: Retention
     assert codes["retention.beyond_plan"] == (Outcome.FAIL, "note")
 
 
-def test_verification_reports_backup_with_refused_manifest(runner: RetentionRunner) -> None:
+def test_verification_reports_restore_point_without_valid_manifest(runner: RetentionRunner) -> None:
     runner.insert("note", id=1, at=OLD)
     planned = runner.plan()
     executed = runner.execute(planned)
@@ -153,7 +161,7 @@ def test_verification_reports_backup_with_refused_manifest(runner: RetentionRunn
     assert (listed["id"], listed["taken_at"]) == ("courier/20211001", None)
 
 
-def test_legal_hold_released_after_plan_still_explains_remaining_records(
+def test_verification_reports_no_finding_if_legal_hold_was_released_after_execution(
     runner: RetentionRunner,
 ) -> None:
     runner.insert("note", id=1, at=OLD, who="p1")
@@ -166,7 +174,7 @@ def test_legal_hold_released_after_plan_still_explains_remaining_records(
     assert runner.run("r2")[1].data["done"] == {"note": 1}
 
 
-def test_record_is_not_expired_if_retention_period_starts_on_latest_possible_date(
+def test_record_is_kept_if_retention_period_starts_on_latest_date_of_postgresql(
     runner: RetentionRunner,
 ) -> None:
     runner.sql("INSERT INTO note (id, at) VALUES (1, '294276-12-31')")
@@ -188,7 +196,7 @@ def test_execution_reports_foreign_key_cycle_that_is_too_large_for_a_transaction
     assert finding_codes(counted)["retention.left"][0] is Outcome.FAIL
 
 
-def test_long_reference_chain_is_deleted_if_batches_shorten_it(
+def test_reference_chain_that_is_longer_than_maximum_of_a_transaction_is_deleted_completely(
     runner: RetentionRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cycles, "MAX_RECORDS", 20)
@@ -235,7 +243,7 @@ def test_execution_reports_personal_data_that_trigger_copies_to_table_without_re
     assert copies == [(Outcome.ATTENTION, "tag"), None, None]
 
 
-def test_finding_about_side_effect_contains_table_figures_and_trigger(
+def test_finding_about_deletions_by_trigger_contains_table_counts_and_trigger_name(
     runner: RetentionRunner,
 ) -> None:
     runner.insert("note", id=1, at=OLD)

@@ -40,7 +40,7 @@ RULES = """\
 """
 
 
-def test_find_key_problems_reports_all_unusable_keys_with_line_numbers(
+def test_find_key_problems_returns_each_unusable_key_of_retention_yaml_with_line_number(
     database: str, tmp_path: Path
 ) -> None:
     pack = load_pack(write_pack(tmp_path, datamap__shop=MAP, retention=RULES))

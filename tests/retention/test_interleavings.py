@@ -112,7 +112,7 @@ def sessions(
     records=st.lists(inserts, min_size=5, max_size=12),
     order=orders,
 )
-def test_runs_with_events_in_random_order_erase_only_permitted_records(
+def test_runs_erase_only_permitted_records_if_kills_legal_holds_and_changes_occur_in_random_order(
     sessions: tuple[RetentionRunner, psycopg.Connection, psycopg.Connection],
     world: str,
     records: list[Insert],

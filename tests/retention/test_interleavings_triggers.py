@@ -125,7 +125,7 @@ class SimulationWithTriggers(Simulation):
     drawn=st.lists(triggers, min_size=1, max_size=2),
     order=orders,
 )
-def test_runs_with_random_triggers_change_only_recorded_records(
+def test_run_with_random_triggers_deletes_only_records_that_have_an_erasure_ledger_entry(
     sessions: tuple[RetentionRunner, psycopg.Connection, psycopg.Connection],
     world: str,
     records: list[object],

@@ -87,7 +87,7 @@ def killed_after(runner: RetentionRunner, planned: StepRecord, run: str, committ
         runner.execute(planned, run, progress)
 
 
-def test_erasure_request_erases_address_found_through_deleted_customer(
+def test_erasure_request_also_erases_address_to_which_the_deleted_customer_referred(
     pagila: RetentionRunner,
 ) -> None:
     """The foreign key requires that the customer is deleted first."""
@@ -100,7 +100,9 @@ def test_erasure_request_erases_address_found_through_deleted_customer(
     assert kept_keys(pagila) == []
 
 
-def test_erasure_request_erases_visit_found_through_deleted_email(fides: RetentionRunner) -> None:
+def test_erasure_request_also_erases_visit_with_the_email_of_the_deleted_customer(
+    fides: RetentionRunner,
+) -> None:
     """The login, whose reference the database sets to null, is erased too."""
     fides.request("1")
     *_, counted = fides.run()
@@ -111,7 +113,9 @@ def test_erasure_request_erases_visit_found_through_deleted_email(fides: Retenti
     assert kept_keys(fides) == []
 
 
-def test_erasure_request_erases_visit_found_through_masked_email(fides: RetentionRunner) -> None:
+def test_erasure_request_also_erases_visit_with_the_email_of_the_masked_customer(
+    fides: RetentionRunner,
+) -> None:
     masks = rule(
         "customer", **found_by("t.id", action="mask", mask={"email": "erase", "name": "name"})
     )
@@ -123,7 +127,9 @@ def test_erasure_request_erases_visit_found_through_masked_email(fides: Retentio
     assert state(counted) == "closed"
 
 
-def test_keys_that_identify_a_person_are_stored_only_as_digests(fides: RetentionRunner) -> None:
+def test_plan_stores_primary_key_with_email_address_in_state_database_only_as_digest(
+    fides: RetentionRunner,
+) -> None:
     """The state database does not store an e-mail address that is a primary key."""
     fides.request("1")
     fides.plan()
@@ -158,7 +164,7 @@ def test_next_run_completes_erasure_request_that_killed_run_began(
     assert state(counted) == "closed"
 
 
-def test_record_that_killed_run_did_not_erase_keeps_erasure_request_open(
+def test_erasure_request_stays_open_if_killed_run_did_not_erase_all_its_records(
     pagila: RetentionRunner,
 ) -> None:
     """The verification after a killed execution finds the address by its stored key."""
@@ -171,7 +177,7 @@ def test_record_that_killed_run_did_not_erase_keeps_erasure_request_open(
     assert counted.data["requests"][0]["left"] == 1
 
 
-def test_address_that_another_customer_refers_to_restricts_erasure_request(
+def test_erasure_request_is_restricted_if_another_customer_refers_to_the_same_address(
     pagila: RetentionRunner,
 ) -> None:
     """Customer 4 has the same address, so the address is kept until this customer is deleted."""
@@ -186,7 +192,9 @@ def test_address_that_another_customer_refers_to_restricts_erasure_request(
     assert {request["state"] for request in counted.data["requests"]} == {"closed"}
 
 
-def test_address_that_a_store_refers_to_restricts_erasure_request(pagila: RetentionRunner) -> None:
+def test_erasure_request_is_restricted_while_a_store_refers_to_the_address_of_the_customer(
+    pagila: RetentionRunner,
+) -> None:
     """A table without a record class keeps the records to which it refers."""
     pagila.insert("store", store_id=1, address_id=1)
     pagila.request("1")
@@ -199,7 +207,7 @@ def test_address_that_a_store_refers_to_restricts_erasure_request(pagila: Retent
     assert numbers(pagila, "address") == {2, 3}
 
 
-def test_legal_hold_placed_after_customer_was_deleted_keeps_address(
+def test_legal_hold_on_data_subject_keeps_address_if_its_customer_is_already_deleted(
     pagila: RetentionRunner,
 ) -> None:
     """The address still belongs to the data subject, although the customer is deleted."""
@@ -212,7 +220,7 @@ def test_legal_hold_placed_after_customer_was_deleted_keeps_address(
     assert state(pagila.verify(planned, executed)) == "restricted"
 
 
-def test_legal_hold_on_address_class_restricts_erasure_request_until_release(
+def test_erasure_request_is_restricted_until_legal_hold_on_record_class_of_addresses_is_released(
     pagila: RetentionRunner,
 ) -> None:
     """The customer is deleted, but the request stays open because of the address on hold."""
@@ -240,7 +248,7 @@ def test_next_run_erases_old_and_new_address_if_customer_moves_after_plan(
     assert numbers(pagila, "address") == {2, 3}
 
 
-def test_record_that_now_belongs_to_other_data_subject_is_not_erased(
+def test_record_of_erasure_request_is_kept_if_it_belongs_to_another_data_subject_after_plan(
     fides: RetentionRunner,
 ) -> None:
     fides.request("1")
@@ -254,7 +262,7 @@ def test_record_that_now_belongs_to_other_data_subject_is_not_erased(
     assert counted.data["requests"][0]["taken_over"] == 1
 
 
-def test_next_run_finds_records_of_erasure_request_that_was_entered_during_run(
+def test_next_run_erases_linked_records_of_erasure_request_that_was_entered_during_execution(
     pagila: RetentionRunner,
 ) -> None:
     pagila.sql("UPDATE customer SET at = %s WHERE customer_id = 2", [OLD])
@@ -283,7 +291,7 @@ def state_of_last(record: StepRecord) -> str:
     return str(max(record.data["requests"], key=lambda request: request["request"])["state"])
 
 
-def test_erasure_request_erases_address_whose_class_condition_needs_deleted_customer(
+def test_erasure_request_erases_address_even_if_condition_of_its_class_needs_the_deleted_customer(
     pagila: RetentionRunner,
 ) -> None:
     where = "EXISTS (SELECT FROM customer c WHERE c.address_id = t.address_id)"
@@ -316,7 +324,9 @@ def test_erasure_request_is_closed_after_linked_record_is_masked(pagila: Retenti
     assert state(runner.verify(planned, executed)) == "closed"
 
 
-def test_withdrawal_of_erasure_request_deletes_stored_keys(pagila: RetentionRunner) -> None:
+def test_withdrawal_of_erasure_request_deletes_its_stored_record_keys(
+    pagila: RetentionRunner,
+) -> None:
     """The withdrawal of a request deletes the stored keys of its records."""
     request = pagila.request("1")
     pagila.plan()
@@ -326,7 +336,7 @@ def test_withdrawal_of_erasure_request_deletes_stored_keys(pagila: RetentionRunn
     assert kept_keys(pagila) == []
 
 
-def test_restricted_erasure_request_keeps_keys_of_remaining_records_only(
+def test_restricted_erasure_request_stores_only_keys_of_records_that_remain(
     pagila: RetentionRunner,
 ) -> None:
     pagila.insert("store", store_id=1, address_id=1)
@@ -356,7 +366,7 @@ def test_erasure_request_with_too_many_linked_records_erases_nothing_and_stays_o
 
 
 @pytest.mark.usefixtures("limited")
-def test_erasure_request_with_many_records_is_closed_if_own_column_identifies_data_subject(
+def test_erasure_request_with_many_records_is_closed_if_records_contain_key_of_data_subject(
     pagila: RetentionRunner,
 ) -> None:
     for rental in (11, 12, 13):
@@ -366,7 +376,7 @@ def test_erasure_request_with_many_records_is_closed_if_own_column_identifies_da
     assert numbers(pagila, "rental") == {2, 3, 4}
 
 
-def test_records_of_erasure_request_in_renamed_record_class_are_erased(
+def test_records_of_erasure_request_are_erased_after_their_record_class_was_renamed(
     pagila: RetentionRunner,
 ) -> None:
     pagila.request("1")
@@ -379,7 +389,7 @@ def test_records_of_erasure_request_in_renamed_record_class_are_erased(
     assert numbers(runner, "address") == {2, 3}
 
 
-def test_records_of_erasure_request_stored_under_older_hmac_key_are_erased(
+def test_records_of_erasure_request_are_erased_after_rotation_of_hmac_key(
     fides: RetentionRunner,
 ) -> None:
     fides.request("1")
@@ -389,14 +399,14 @@ def test_records_of_erasure_request_stored_under_older_hmac_key_are_erased(
     assert numbers(runner, "visit") == {"user2@example.com"}
 
 
-def test_preview_of_plan_stores_no_keys(pagila: RetentionRunner) -> None:
+def test_preview_of_plan_stores_no_record_keys_of_erasure_request(pagila: RetentionRunner) -> None:
     pagila.request("1")
     plan = plan_database(pagila.in_run(), "2026-01-01", is_preview=True)
     assert plan.of("address").planned == 1
     assert kept_keys(pagila) == []
 
 
-def test_plan_deletes_records_before_records_through_which_they_are_found(
+def test_plan_deletes_visits_before_their_customer_and_referring_records_before_referenced_ones(
     pagila: RetentionRunner, fides: RetentionRunner
 ) -> None:
     orders = [
@@ -408,7 +418,7 @@ def test_plan_deletes_records_before_records_through_which_they_are_found(
     assert names[1].index("visit") < names[1].index("customer")
 
 
-def test_execution_counts_records_on_legal_hold_that_was_placed_after_plan(
+def test_execution_counts_planned_record_as_held_if_legal_hold_was_placed_after_plan(
     pagila: RetentionRunner,
 ) -> None:
     pagila.request("1")

@@ -64,7 +64,7 @@ def test_locked_record_is_skipped_and_erased_by_next_run(runner: RetentionRunner
 
 
 @pytest.mark.parametrize("table", ["note", "node", "person"])
-def test_findings_report_locked_records_apart_from_records_on_hold(
+def test_execution_reports_finding_for_locked_record_but_not_for_record_on_legal_hold(
     runner: RetentionRunner, table: str
 ) -> None:
     for number in range(3):
@@ -79,7 +79,7 @@ def test_findings_report_locked_records_apart_from_records_on_hold(
     assert codes(executed) == ["retention.locked"]
 
 
-def test_locked_records_of_foreign_key_cycle_are_counted_and_other_tables_are_processed(
+def test_locked_foreign_key_cycle_is_kept_and_expired_records_of_other_tables_are_deleted(
     runner: RetentionRunner,
 ) -> None:
     fill(runner)
@@ -125,7 +125,7 @@ def test_batch_is_retried_after_deadlock_with_application(runner: RetentionRunne
     assert runner.sql("SELECT scan FROM tag") == [(None,)]
 
 
-def test_record_that_trigger_refuses_to_delete_is_reported_once_and_others_are_deleted(
+def test_record_is_reported_once_and_others_are_deleted_if_trigger_refuses_its_deletion(
     postgres: EmbeddedPostgres,
 ) -> None:
     with new_runner(postgres) as runner:
@@ -158,7 +158,7 @@ def test_record_that_trigger_refuses_to_delete_is_reported_once_and_others_are_d
         assert runner.state_sql(unsettled) == [(0,)]
 
 
-def test_foreign_key_cycle_whose_deletion_trigger_refuses_is_kept_and_run_continues(
+def test_foreign_key_cycle_is_kept_and_other_records_are_deleted_if_trigger_refuses_deletion(
     postgres: EmbeddedPostgres,
 ) -> None:
     with new_runner(postgres) as runner:
@@ -176,7 +176,7 @@ def test_foreign_key_cycle_whose_deletion_trigger_refuses_is_kept_and_run_contin
         assert runner.keys_in("ring_a") == runner.keys_in("ring_b") == {("1",)}
 
 
-def test_batch_with_slow_statement_is_retried_and_then_skipped(
+def test_batch_that_exceeds_statement_timeout_is_retried_and_then_skipped(
     postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batches, "TRIES", 1)
@@ -222,7 +222,9 @@ def test_partition_with_record_that_must_remain_is_not_dropped(
     assert {row[0] for row in runner.sql("SELECT no FROM event")} == left
 
 
-def test_execution_stops_if_its_session_with_the_lock_is_killed(runner: RetentionRunner) -> None:
+def test_execution_raises_service_error_if_database_session_that_holds_its_lock_is_terminated(
+    runner: RetentionRunner,
+) -> None:
     runner = runner.but(rules_of_disposition=disposition(batch={"rows": 1}))
     nodes(runner, 5)
     planned = runner.plan()
@@ -258,7 +260,7 @@ def test_second_execution_at_the_same_time_fails_without_changes(runner: Retenti
     assert refused
 
 
-def test_legal_hold_placed_during_batch_waits_and_keeps_records_of_later_batches(
+def test_legal_hold_waits_for_end_of_current_batch_and_then_keeps_all_remaining_records(
     runner: RetentionRunner,
 ) -> None:
     runner = runner.but(rules_of_disposition=ONE_BY_ONE)

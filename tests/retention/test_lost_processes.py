@@ -118,7 +118,7 @@ def test_execution_fails_if_database_is_lost_and_retry_completes_it(
     assert_all_erased_once(runner, before)
 
 
-def test_deletion_batch_is_rolled_back_if_legal_hold_is_placed_after_lock_was_lost(
+def test_deletion_batch_is_rolled_back_if_execution_lost_its_lock_and_legal_hold_is_placed(
     runner: RetentionRunner,
 ) -> None:
     runner = runner.but(rules_of_disposition=disposition(batch={"rows": 1}))
@@ -142,7 +142,7 @@ def test_deletion_batch_is_rolled_back_if_legal_hold_is_placed_after_lock_was_lo
     assert runner.execute(planned).data["done"] == {}
 
 
-def test_replay_of_ledger_erases_in_older_backup_the_records_that_run_erased(
+def test_replay_of_erasure_ledger_in_older_copy_erases_the_same_records_as_the_run(
     postgres: EmbeddedPostgres,
 ) -> None:
     """The records include cycles, partitions, masked records and detached references."""

@@ -13,7 +13,7 @@ from tests.retention.runner import AS_OF, OLD, RetentionRunner, disposition
 from tests.support.registers import tamper
 
 
-def test_retry_of_planning_step_keeps_plan_that_has_approval_request(
+def test_retry_of_planning_step_returns_same_plan_if_approval_request_exists(
     runner: RetentionRunner,
 ) -> None:
     asking = runner.but(rules_of_disposition=disposition(limit={"records": 0}))
@@ -29,7 +29,9 @@ def test_retry_of_planning_step_keeps_plan_that_has_approval_request(
     assert asking.plan("r2").data["sha256"] != first.data["sha256"]
 
 
-def test_decision_on_form_that_shows_other_plan_is_refused(runner: RetentionRunner) -> None:
+def test_decision_raises_invalid_answer_if_form_showed_another_plan(
+    runner: RetentionRunner,
+) -> None:
     asking = runner.but(rules_of_disposition=disposition(limit={"records": 0}))
     asking.insert("note", id=1, at=OLD)
     planned = asking.plan("r1")
@@ -61,7 +63,7 @@ def test_decision_is_invalid_if_plan_has_no_approval_request(
     assert steps.ask(asking.in_run("r1"), waits_no_more) is None
 
 
-def test_erasures_of_several_small_runs_count_together_towards_limits(
+def test_erasures_of_recent_small_runs_are_added_up_for_the_limit_that_requires_an_approval(
     runner: RetentionRunner,
 ) -> None:
     limited = runner.but(rules_of_disposition=disposition(limit={"records": 3}))
@@ -82,7 +84,9 @@ def test_erasures_of_several_small_runs_count_together_towards_limits(
     }
 
 
-def test_approved_erasures_do_not_count_towards_limits_of_next_run(runner: RetentionRunner) -> None:
+def test_approved_erasures_do_not_count_towards_approval_limit_of_next_run(
+    runner: RetentionRunner,
+) -> None:
     limited = runner.but(rules_of_disposition=disposition(limit={"records": 3}))
     for number in range(9):
         limited.insert("note", id=number, at=OLD)
@@ -93,7 +97,9 @@ def test_approved_erasures_do_not_count_towards_limits_of_next_run(runner: Reten
     assert limited.plan("r2").data["request"] is None
 
 
-def test_erasures_of_killed_run_count_towards_limits(runner: RetentionRunner) -> None:
+def test_erasures_of_killed_run_count_towards_approval_limit_of_next_run(
+    runner: RetentionRunner,
+) -> None:
     class Killed(Exception):
         pass
 
@@ -111,7 +117,7 @@ def test_erasures_of_killed_run_count_towards_limits(runner: RetentionRunner) ->
     assert (tripped["name"], tripped["recent"]) == ("note", 3)
 
 
-def test_erasures_of_record_class_that_needed_no_approval_count_towards_limits(
+def test_unapproved_erasures_count_towards_approval_limit_if_run_had_approval_for_another_class(
     runner: RetentionRunner,
 ) -> None:
     limited = runner.but(rules_of_disposition=disposition(limit={"records": 3}))
@@ -141,7 +147,7 @@ def test_record_that_is_inserted_again_and_erased_twice_is_counted_in_both_runs(
         assert counted.outcome is Outcome.PASS
 
 
-def test_verification_reports_difference_between_execution_and_ledger(
+def test_verification_reports_finding_if_record_count_in_erasure_ledger_was_edited(
     runner: RetentionRunner,
 ) -> None:
     runner.insert("note", id=1, at=OLD)
@@ -185,7 +191,7 @@ def test_execution_fails_if_ledger_entries_are_missing(
     assert runner.keys_in("note") == {("2",)}
 
 
-def test_execution_checks_limits_of_plan_again_before_it_erases_records(
+def test_execution_erases_nothing_if_approval_request_was_removed_from_step_record_of_plan(
     runner: RetentionRunner,
 ) -> None:
     """The approval covers only the plan file. The result of the planning step could be edited."""
@@ -199,7 +205,7 @@ def test_execution_checks_limits_of_plan_again_before_it_erases_records(
     assert (executed.data["done"], executed.data["not_approved"]) == ({}, ["note"])
 
 
-def test_execution_counts_recent_erasures_of_other_runs_towards_limits(
+def test_record_class_is_not_approved_if_its_plan_and_erasures_of_another_run_exceed_the_limit(
     runner: RetentionRunner,
 ) -> None:
     limited = runner.but(rules_of_disposition=disposition(limit={"records": 3}))
@@ -212,7 +218,9 @@ def test_execution_counts_recent_erasures_of_other_runs_towards_limits(
     assert limited.execute(second, "r2").data["not_approved"] == ["note"]
 
 
-def test_approval_covers_only_record_classes_of_its_request(runner: RetentionRunner) -> None:
+def test_execution_keeps_records_of_record_class_that_is_not_in_approval_request(
+    runner: RetentionRunner,
+) -> None:
     limited = runner.but(rules_of_disposition=disposition(limit={"records": 3}))
     for number in range(4):
         limited.insert("node", id=number, at=OLD)
@@ -229,7 +237,7 @@ def test_approval_covers_only_record_classes_of_its_request(runner: RetentionRun
     assert [finding.code for finding in executed.findings] == ["retention.not_approved"]
 
 
-def test_verification_reports_if_execution_counted_other_number_than_ledger(
+def test_verification_reports_finding_if_execution_record_and_erasure_ledger_have_different_counts(
     runner: RetentionRunner,
 ) -> None:
     runner.insert("note", id=1, at=OLD)

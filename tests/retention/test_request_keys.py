@@ -88,7 +88,7 @@ def left(runner: RetentionRunner) -> list[set[int]]:
     return [ids(runner, name) for name in ("client", "home", "letter")]
 
 
-def test_erasure_request_erases_records_for_each_spelling_of_key(
+def test_erasure_request_erases_record_whose_key_is_spelled_differently_in_the_database(
     postgres: EmbeddedPostgres,
 ) -> None:
     """Each record class is searched for all requests.
@@ -131,7 +131,7 @@ def test_erasure_request_erases_records_in_record_classes_with_keys_of_several_t
         ("bytea", r"\x0aff", r"\x0AFF"),
     ],
 )
-def test_erasure_request_erases_record_with_text_copy_of_mac_address_or_binary_key(
+def test_erasure_request_erases_record_that_stores_a_mac_address_or_binary_key_as_text(
     postgres: EmbeddedPostgres, key_type: str, key: str, typed: str
 ) -> None:
     """A text column has the key as PostgreSQL prints it, not as the request spells it."""
@@ -155,7 +155,7 @@ def test_two_erasure_requests_of_one_person_in_two_spellings_are_closed_together
 
 
 @pytest.mark.parametrize("key_type", ["int", "numeric"])
-def test_erasure_request_for_code_with_leading_zeros_matches_no_numeric_key(
+def test_erasure_request_for_code_with_leading_zeros_erases_no_record_with_numeric_key(
     postgres: EmbeddedPostgres, key_type: str
 ) -> None:
     """The code 0012 is not the number 12, which may belong to another person."""
@@ -170,7 +170,7 @@ def test_erasure_request_for_code_with_leading_zeros_matches_no_numeric_key(
 
 
 @pytest.mark.parametrize(("subject", "held"), [(CAPITALS, UUID), (UUID, CAPITALS)])
-def test_legal_hold_in_other_spelling_keeps_all_records_of_erasure_request(
+def test_legal_hold_keeps_records_of_erasure_request_that_spells_the_same_uuid_in_other_case(
     people: RetentionRunner, subject: str, held: str
 ) -> None:
     """The hold is on the person of the request, so the request stays open and restricted."""
@@ -184,7 +184,7 @@ def test_legal_hold_in_other_spelling_keeps_all_records_of_erasure_request(
     }  # fmt: skip
 
 
-def test_legal_hold_in_other_spelling_keeps_stored_record_whose_client_is_erased(
+def test_legal_hold_with_uppercase_uuid_keeps_linked_record_after_its_client_was_erased(
     people: RetentionRunner,
 ) -> None:
     """The client, through whom the home is found, is erased first.
@@ -235,7 +235,7 @@ def test_legal_hold_with_uppercase_uuid_keeps_expired_record_that_stores_the_uui
     assert ids(people, "letter") == {1}
 
 
-def test_records_of_erasure_request_are_stored_alike_for_each_spelling_of_its_key(
+def test_stored_record_keys_of_erasure_request_are_equal_for_uppercase_and_lowercase_uuid(
     people: RetentionRunner,
 ) -> None:
     """Names and digests of stored records do not depend on the spelling in the request."""

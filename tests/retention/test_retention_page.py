@@ -30,14 +30,14 @@ CODE = "".join(
 METRICS = {"retention.unexplained", "retention.erased"}
 
 
-def test_documentation_lists_every_finding_with_outcome_cause_and_remedy() -> None:
+def test_documentation_contains_outcome_cause_and_remedy_of_every_retention_finding() -> None:
     codes = set(re.findall(r'"(retention\.[a-z_]+)"', CODE)) - METRICS
     codes |= {f"retention.{cause}" for cause in RefusalCause}
     lines = re.findall(r"^\| `(retention\.\w+)` \| (?:fail|attention) \| .+ \| .+ \|$", PAGE, re.M)
     assert sorted(lines) == sorted(codes)
 
 
-def test_documentation_states_same_limits_as_code() -> None:
+def test_documentation_contains_the_numeric_limits_of_the_retention_code() -> None:
     text = " ".join(PAGE.split())  # without line breaks
     assert f"at most {cycles.MAX_RECORDS:,} at once" in text
     assert f"only if more than {breaker.ALWAYS_ALLOWED} records are planned" in text
@@ -52,7 +52,7 @@ def test_documentation_states_same_limits_as_code() -> None:
     assert f"the first {counting.MOST_HOLDS} holds" in text
 
 
-def test_documentation_lists_all_masks_and_states_of_requests_and_json_keys() -> None:
+def test_documentation_contains_all_mask_kinds_request_states_and_json_keys_of_plan() -> None:
     assert all(f"| `{arg}` |" in PAGE for arg in get_args(MaskKind))
     assert all(f"| {request} |" in PAGE for request in REQUEST_STATES)
     planned_class = PlannedClass(

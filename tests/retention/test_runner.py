@@ -25,7 +25,9 @@ def test_run_erases_expired_records_of_every_table(runner: RetentionRunner) -> N
     assert runner.run("r2")[1].data["done"] == {}
 
 
-def test_run_without_expired_records_lists_no_backup(runner: RetentionRunner) -> None:
+def test_verification_record_contains_no_restore_point_if_run_had_no_expired_records(
+    runner: RetentionRunner,
+) -> None:
     runner.insert("node", id=1, at=YOUNG)
     assert runner.run()[-1].data["copies"] == []
 

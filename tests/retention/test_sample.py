@@ -307,7 +307,7 @@ def test_run_leaves_no_reference_to_missing_record(run: Run) -> None:
     assert run.records["verify"].data["orphans"] == []
 
 
-def test_plan_lists_each_legal_hold_with_number_of_its_records(run: Run) -> None:
+def test_plan_contains_each_legal_hold_with_the_number_of_records_it_keeps(run: Run) -> None:
     kept: dict[int, int] = {}
     for each in run.plan.classes:
         for by in each.held_by:

@@ -158,7 +158,7 @@ def checked(sample: Sample) -> Sample:
     return sample
 
 
-def test_every_rule_of_the_answer_sheet_has_a_query() -> None:
+def test_every_rule_of_the_answer_sheet_has_a_query_in_the_tests() -> None:
     """A rule without a query would not be tested."""
     assert set(QUERIES) == set(RULES)
 
@@ -181,7 +181,7 @@ def test_answer_sheet_lists_exactly_the_rows_with_each_planted_fault(
     assert planted.count, "nothing planted: the rule was not tried"
 
 
-def test_rows_with_deliberate_defects_have_the_configured_rates(sample: Sample) -> None:
+def test_share_of_rows_with_deliberate_defects_equals_the_configured_rate(sample: Sample) -> None:
     """The rates are exact in each thousand rows, but certain customers never have a defect."""
     count = {name: planted.count for name, planted in sample.sheet.planted.items()}
     thousands = CUSTOMERS // 1000
@@ -216,7 +216,7 @@ def test_answer_sheet_has_the_row_count_of_every_table(sample: Sample) -> None:
         assert sample.rows(f'SELECT count(*) FROM "{table}"') == [(count,)], table
 
 
-def test_canary_values_are_in_the_listed_records(sample: Sample) -> None:
+def test_canary_values_occur_in_the_records_that_the_answer_sheet_lists(sample: Sample) -> None:
     """The values are in text, JSON and binary columns of all tables with customer data."""
     keys = {
         "customer": "customer_id", "address": "address_id", "waybill": "waybill_id",

@@ -172,7 +172,7 @@ MOMENTS = st.datetimes(datetime(2020, 1, 1), datetime(2040, 1, 1)) | st.builds( 
 
 
 @given(MOMENTS, MOMENTS, st.sampled_from([2, 3]), st.integers(-90_000, 90_000))
-def test_past_is_true_exactly_for_times_more_than_the_given_calendar_years_ago(
+def test_past_is_true_exactly_if_time_plus_given_calendar_years_is_before_now(
     now: datetime, other: datetime, years: int, near: int
 ) -> None:
     """The test uses random times, and times near the end of the period, including leap days."""

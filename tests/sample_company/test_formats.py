@@ -34,7 +34,9 @@ def test_is_id_number_accepts_published_id_numbers(number: str) -> None:
         "",
     ],
 )
-def test_is_id_number_refuses_wrong_id_numbers(number: str) -> None:
+def test_is_id_number_returns_false_if_format_birth_date_or_check_character_is_invalid(
+    number: str,
+) -> None:
     """The function verifies the format, the birth date and the check character."""
     assert not is_id_number(number)
 
@@ -47,7 +49,7 @@ def test_weighted_sum_of_an_id_number_is_1_modulo_11(first_17: str) -> None:
 
 
 @given(SEVENTEEN, st.integers(0, 16), st.integers(1, 9))
-def test_single_wrong_digit_changes_the_check_character(
+def test_change_of_one_digit_of_an_id_number_changes_its_check_character(
     first_17: str, index: int, shift: int
 ) -> None:
     wrong = str((int(first_17[index]) + shift) % 10)

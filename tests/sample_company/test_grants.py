@@ -87,7 +87,7 @@ def test_retention_role_can_delete_records_of_every_record_class(
     session.execute(f"DELETE FROM {rule.collection} t WHERE ({clock}) IS NULL AND false".encode())
 
 
-def test_retention_role_can_delete_records_whose_references_are_set_to_null(
+def test_retention_role_can_delete_addresses_although_it_may_not_update_the_referring_column(
     session: psycopg.Connection,
 ) -> None:
     """The role may not change the address column of waybills. The foreign key sets it to null."""
@@ -135,7 +135,9 @@ def test_retention_role_can_drop_partition_only_after_set_role_to_owner(
         "TRUNCATE access_log",
     ],
 )
-def test_retention_role_has_no_other_rights(session: psycopg.Connection, statement: str) -> None:
+def test_retention_role_cannot_read_or_change_data_that_disposition_does_not_need(
+    session: psycopg.Connection, statement: str
+) -> None:
     """The role cannot read other customer data or change the start of a retention period."""
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         session.execute(statement.encode())

@@ -167,7 +167,7 @@ def test_load_refuses_a_database_that_is_not_empty(connection: psycopg.Connectio
         ({"as_of": datetime(2026, 1, 1)}, "time zone"),  # noqa: DTZ001 - the mistake meant
     ],
 )
-def test_load_refuses_invalid_arguments(
+def test_load_raises_usage_error_if_customer_number_is_invalid_or_time_has_no_timezone(
     connection: psycopg.Connection[Any], wrong: dict[str, Any], message: str
 ) -> None:
     """An invalid number of customers or a time without timezone must not start the load."""
@@ -190,7 +190,7 @@ def test_interrupted_load_leaves_the_database_empty(
     load(connection, customers=20, as_of=AS_OF)
 
 
-def test_error_while_generating_rows_is_raised_in_the_caller(
+def test_load_raises_error_of_the_thread_that_generates_rows(
     connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A thread generates the rows, and its errors are raised in the caller."""
@@ -203,7 +203,9 @@ def test_error_while_generating_rows_is_raised_in_the_caller(
         load(connection, customers=20, as_of=AS_OF)
 
 
-def test_progress_of_each_step_ends_at_its_total(connection: psycopg.Connection[Any]) -> None:
+def test_last_progress_call_of_each_load_step_reports_its_total(
+    connection: psycopg.Connection[Any],
+) -> None:
     """A progress bar therefore reaches its end."""
     last: dict[str, tuple[int, int]] = {}
     load(
@@ -215,7 +217,7 @@ def test_progress_of_each_step_ends_at_its_total(connection: psycopg.Connection[
     assert last["analyze"] == (1, 1)
 
 
-def test_load_applies_rates_and_refuses_rates_that_are_too_high(
+def test_load_uses_given_rates_and_raises_value_error_if_defects_exceed_half_of_the_rows(
     connection: psycopg.Connection[Any],
 ) -> None:
     """A rate can be raised, but not so far that more than half of the rows would have defects."""
@@ -286,7 +288,9 @@ def test_events_of_a_customer_happen_while_the_account_is_open(sample: Sample) -
     ) == [(0,)]
 
 
-def test_masked_labels_meet_the_standard(sample: Sample) -> None:
+def test_masked_waybill_labels_hide_name_phone_and_address_as_the_standard_requires(
+    sample: Sample,
+) -> None:
     """By GB/T 41833-2022, part of the name and of the phone number, and the unit are hidden."""
     masked = sample.rows("SELECT count(*) FROM waybill WHERE masked_at IS NOT NULL")
     assert masked > [(1000,)]
@@ -320,7 +324,7 @@ def test_masked_labels_contain_no_canary_value(sample: Sample) -> None:
     ) == [(0,)]
 
 
-def test_schema_has_the_column_types_and_constraints_that_backups_must_preserve(
+def test_sample_schema_has_identity_generated_enum_and_binary_columns_and_deferred_constraints(
     sample: Sample,
 ) -> None:
     """These are identity, generated, enum, JSON and binary columns, and deferred constraints."""

@@ -19,7 +19,7 @@ ZONES = 14 * 3600  # seconds; largest difference of a quarter's start in another
 
 
 @pytest.mark.parametrize("logged", [openings, sharings])
-def test_previous_quarter_of_any_day_has_accesses_and_shares(
+def test_sample_has_logged_accesses_and_data_shares_in_the_quarter_before_any_load_date(
     logged: Callable[[World], Iterator[tuple[Ints, Ints, Ints]]],
 ) -> None:
     """Tests of audits must not depend on the current date or timezone."""

@@ -38,7 +38,9 @@ def auditors(company: Company, **more: Any) -> list[str]:
     return list(auditors_of(replace(company.context(), rules=rules)))
 
 
-def test_auditors_are_accounts_of_audit_yaml_if_no_staff_table_is_named(company: Company) -> None:
+def test_auditors_are_only_the_accounts_of_audit_yaml_if_it_has_no_staff_table(
+    company: Company,
+) -> None:
     """The policy pack has no staff table, so only the listed accounts are auditors."""
     assert auditors(company, auditors={"accounts": ["E9", "E8"]}) == ["E9", "E8"]
 
@@ -52,7 +54,7 @@ def test_auditors_are_accounts_of_audit_yaml_and_staff_that_meet_the_condition(
     assert accounts == ["E9", "E1", "E4"]
 
 
-def test_empty_list_of_auditors_is_refused(company: Company) -> None:
+def test_empty_list_of_auditors_raises_usage_error(company: Company) -> None:
     """Airflow would take an empty list as permission for everybody."""
     with pytest.raises(UsageError, match="No auditor may enter the seed") as caught:
         auditors(company, staff=STAFF, auditors={"where": "false"})

@@ -45,7 +45,7 @@ def test_outstanding_workpapers_give_no_finding_until_due_date(audit: Audit) -> 
     assert figure(record, "workpapers_overdue") == 0
 
 
-def test_state_database_without_audits_gives_finding_that_no_verdict_exists(state: Engine) -> None:
+def test_follow_up_reports_missing_verdict_if_state_database_has_no_audit(state: Engine) -> None:
     """The follow-up of findings reports that no sample was drawn."""
     run = conclusion_context(state, audit_rules("shares"))
     assert step_record(FIND_WORKPAPERS, run).data == {"back": [], "out": []}
@@ -54,7 +54,9 @@ def test_state_database_without_audits_gives_finding_that_no_verdict_exists(stat
     assert "no sample was drawn" in record.findings[0].message.text
 
 
-def test_request_to_conclude_quarter_without_returned_workpapers_fails(audit: Audit) -> None:
+def test_conclusion_of_quarter_fails_if_workpapers_are_not_returned_or_quarter_is_unknown(
+    audit: Audit,
+) -> None:
     """The quarter's workpapers are outstanding, or the quarter is unknown or concluded."""
     assert codes(audit.find_workpapers(quarter="2026Q3")) == [
         ("sampling.workpapers_out", Outcome.FAIL, part_of(audit))
@@ -112,7 +114,7 @@ def test_populations_without_deviation_are_accepted(audit: Audit) -> None:
     assert audit.find_workpapers().data == {"back": [], "out": []}
 
 
-def test_deviations_open_findings_with_owner_and_due_date(audit: Audit) -> None:
+def test_each_deviation_creates_an_audit_finding_with_owner_and_due_date(audit: Audit) -> None:
     """The step fails because a population is not accepted."""
     part = audit.return_first_stage({"shares": (3, 5)})
     record = audit.evaluate(part)
@@ -189,7 +191,7 @@ def test_population_with_deviation_in_second_stage_is_rejected(audit: Audit) -> 
     assert len(audit.findings()) == 2
 
 
-def test_repeated_evaluation_changes_nothing(audit: Audit) -> None:
+def test_repeated_evaluation_changes_no_verdict_finding_or_workpapers(audit: Audit) -> None:
     """If another run repeats the evaluation, it changes no verdict, finding or next stage."""
     part = audit.return_first_stage({"intake": (2,), "shares": (1,)})
     first = audit.evaluate(part)
@@ -203,7 +205,9 @@ def test_repeated_evaluation_changes_nothing(audit: Audit) -> None:
         assert after[table] == before[table]
 
 
-def test_items_to_which_no_question_applies_are_reported(audit: Audit) -> None:
+def test_item_with_only_not_applicable_answers_is_reported_and_population_is_not_accepted(
+    audit: Audit,
+) -> None:
     """Answers that say "not applicable" to all questions must not let a population be accepted."""
     answers = {("shares", 4, name): "不适用 N/A" for name in ("approved", "bound")}
     papers = audit.issued_draw.papers
@@ -230,14 +234,16 @@ def test_question_that_applies_to_no_item_is_reported(audit: Audit) -> None:
     assert codes(record) == [("sampling.question_untested", Outcome.ATTENTION, "shares")]
 
 
-def test_replaced_workpapers_are_reported(audit: Audit) -> None:
+def test_evaluation_reports_finding_if_returned_workpapers_were_replaced(audit: Audit) -> None:
     """The finding asks a person to find out the reason for the replacement."""
     audit.return_first_stage({"shares": (1, 2, 3)})
     record = audit.evaluate(audit.return_first_stage())
     assert codes(record) == [("sampling.replaced", Outcome.ATTENTION, part_of(audit))]
 
 
-def test_control_figure_uses_verdict_of_latest_quarter(audit: Audit) -> None:
+def test_control_figure_is_zero_if_latest_quarter_was_accepted_after_earlier_rejection(
+    audit: Audit,
+) -> None:
     """After a later quarter was accepted, an earlier rejection is not in the figure any more."""
     audit.evaluate(audit.return_first_stage({"shares": tuple(range(1, 8))}))
     later = make_draw(committed_population(), audit="2026Q4", at=ISSUED + 90 * DAY)
@@ -250,7 +256,7 @@ def test_control_figure_uses_verdict_of_latest_quarter(audit: Audit) -> None:
     assert figure(record, "populations_above_tolerable_rate") == 0
 
 
-def test_evaluation_of_unreturned_workpapers_is_refused(audit: Audit) -> None:
+def test_evaluation_raises_control_failed_if_workpapers_were_not_returned(audit: Audit) -> None:
     """Workpapers that were never issued are refused too."""
     for part in (part_of(audit), "2026Q3-1-000000"):
         with pytest.raises(ControlFailed, match="no returned workpapers"):
@@ -284,7 +290,7 @@ def test_follow_up_reminds_owners_weekly_and_reports_overdue_findings(audit: Aud
     assert ("sampling.findings_overdue", Outcome.FAIL, "management") in codes(record)
 
 
-def test_follow_up_skips_closed_findings(audit: Audit) -> None:
+def test_follow_up_sends_no_reminder_for_closed_findings(audit: Audit) -> None:
     audit.evaluate(audit.return_first_stage({"shares": (1,)}))
     number = audit.findings()[0].id
     with audit.state.begin() as conn:
@@ -319,7 +325,7 @@ def test_rejected_population_stays_reported_until_findings_are_closed(
     assert figure(calm, "populations_above_tolerable_rate") == 0
 
 
-def test_follow_up_before_first_verdict_measures_no_control_figure(state: Engine) -> None:
+def test_follow_up_before_first_verdict_has_no_value_for_the_control_figure(state: Engine) -> None:
     """No population was evaluated yet, because the workpapers are outstanding."""
     audit = Audit(state)
     record = audit.follow_up()

@@ -49,7 +49,7 @@ def _until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_evaluation_changes_nothing_if_killed_before_commit_and_can_be_repeated(
+def test_evaluation_that_is_killed_before_database_commit_changes_no_row_and_can_be_repeated(
     audit: Audit, state_database: str
 ) -> None:
     """If the process is killed before its commit, the database is unchanged.
@@ -127,7 +127,7 @@ def sessions(audit: Audit, condition: str) -> int:
         return int(conn.execute(query).scalar_one())
 
 
-def test_population_that_is_removed_from_pack_is_still_evaluated(audit: Audit) -> None:
+def test_population_is_still_evaluated_after_its_removal_from_policy_pack(audit: Audit) -> None:
     """The texts of the population are read from the workpapers.
 
     Findings go to the management, and the step reports this.
@@ -146,7 +146,9 @@ def test_population_that_is_removed_from_pack_is_still_evaluated(audit: Audit) -
     assert "Was it approved? no" in Translator("en").text(finding.description)
 
 
-def test_findings_quote_questions_of_issued_workpapers(audit: Audit) -> None:
+def test_findings_contain_questions_of_issued_workpapers_if_audit_yaml_changed_after_draw(
+    audit: Audit,
+) -> None:
     """Changes of audit.yaml after the draw do not apply to the issued workpapers."""
     part = audit.return_first_stage({"shares": (1,)})
     changed = audit_rules("shares", "intake").model_dump(mode="json")

@@ -143,7 +143,9 @@ def run(state: Engine) -> Run:
     return Run(state, issued, content)
 
 
-def test_facts_and_summary_of_report_show_evaluated_populations(run: Run) -> None:
+def test_facts_and_summary_of_report_contain_numbers_of_evaluated_and_rejected_populations(
+    run: Run,
+) -> None:
     """The number of rejected populations in the report equals the figure of the control."""
     conclusion = run.concluded()
     assert conclusion.outcome is Outcome.FAIL
@@ -201,7 +203,9 @@ def test_signature_cells_are_empty(run: Run) -> None:
     ]
 
 
-def test_table_of_findings_shows_words_not_yet_for_missing_cause_and_action(run: Run) -> None:
+def test_findings_table_shows_the_text_not_yet_if_cause_or_corrective_action_is_missing(
+    run: Run,
+) -> None:
     """The text "not yet" stands for a missing cause, corrective action and reminder."""
     number = run.findings()[0].id
     with run.state.begin() as conn:
@@ -220,7 +224,7 @@ def test_table_of_findings_shows_words_not_yet_for_missing_cause_and_action(run:
     assert Translator("zh_CN").text(conclusion_report.NOT_YET) == "尚无"
 
 
-def test_closed_findings_are_counted_but_not_listed(run: Run) -> None:
+def test_report_contains_number_of_closed_findings_but_no_row_for_them(run: Run) -> None:
     for finding in run.findings():
         with run.state.begin() as conn:
             register.answer(conn, finding.id, cause="No form", action="Form", by="owner", at=ISSUED)
@@ -271,7 +275,9 @@ def test_population_that_needs_next_stage_is_not_counted_as_evaluated(state: Eng
     assert rows(conclusion, "Results of the populations")[0][-1] == "next stage"
 
 
-def test_run_without_verdict_reports_populations_that_earlier_run_rejected(run: Run) -> None:
+def test_report_of_run_without_verdict_counts_populations_that_an_earlier_run_rejected(
+    run: Run,
+) -> None:
     """Summary, fact and control show the number of populations that an earlier run rejected."""
     later = conclusion_context(run.state, run.rules, ISSUED + timedelta(days=1), "r2")
     records = [step_record(FIND_WORKPAPERS, later), step_record(FOLLOW_UP, later)]
@@ -302,7 +308,7 @@ def test_summary_includes_populations_that_earlier_runs_rejected(run: Run) -> No
         assert facts(conclusion)["Populations not accepted"] == figure(conclusion)
 
 
-def test_report_of_run_without_step_record_fails_and_shows_figures_of_step_as_missing(
+def test_report_fails_and_shows_figures_as_missing_if_the_record_of_their_step_is_missing(
     run: Run,
 ) -> None:
     """The numbers that the missing step would have measured are shown as missing, not as zero."""
@@ -372,7 +378,7 @@ def test_report_renders_in_both_languages(run: Run) -> None:
     assert "13812345678" not in page
 
 
-def test_report_without_audit_rules_lists_findings_of_incidents(run: Run) -> None:
+def test_report_contains_findings_of_incidents_if_policy_pack_has_no_audit_rules(run: Run) -> None:
     """The report then has no figure about audits."""
     conclusion = conclusion_report.nothing_to_audit(RunRecords([]), ROLES, [])
     assert (conclusion.metrics, conclusion.sections) == ([], [])

@@ -41,7 +41,7 @@ def judge_with(committed: CommittedPopulation, *deviating: int, stage: int = 1) 
     )
 
 
-def test_item_with_two_deviating_attributes_is_one_deviation() -> None:
+def test_item_with_two_deviating_answers_counts_as_one_deviation() -> None:
     """Each attribute that deviates is listed and counted separately."""
     committed = committed_population()
     sample = draw_sample(committed)
@@ -118,7 +118,7 @@ def test_upper_limit_after_rejection_in_second_stage_is_calculated_from_first_st
     assert Fraction(second.upper_limit) >= committed.tolerable
 
 
-def test_upper_limits_of_two_stages_have_planned_confidence() -> None:
+def test_upper_limit_of_two_stages_is_below_true_rate_with_at_most_the_planned_risk() -> None:
     """The probability of an upper limit below the deviation rate is at most the planned risk."""
     committed = committed_population(strata=120, tolerable="10%", confidence="90%", plan="staged")
     n, size = committed.plan.n, committed.items
@@ -142,7 +142,7 @@ def test_upper_limits_of_two_stages_have_planned_confidence() -> None:
         assert missed <= 1 - committed.confidence
 
 
-def test_evaluation_of_item_without_answers_raises_error() -> None:
+def test_evaluation_raises_key_error_if_an_item_has_no_answers() -> None:
     committed = committed_population()
     sample = draw_sample(committed)
     answers = answers_for(committed, sample)
@@ -241,7 +241,7 @@ def _accepts(population: int, deviating: int, n: int) -> Fraction:
     st.sampled_from(["6%", "10%", "1/7"]),
     st.sampled_from(["50%", "80%", "95%"]),
 )
-def test_upper_limit_of_two_stages_is_highest_rate_that_is_accepted_with_more_than_the_risk(
+def test_upper_limit_of_two_stages_is_highest_rate_whose_chance_of_acceptance_exceeds_planned_risk(
     items: int, tolerable: str, confidence: str
 ) -> None:
     """If one more item deviates, two stages accept the population with at most the planned risk."""
@@ -342,7 +342,7 @@ def test_upper_limit_of_accepted_population_is_below_tolerable_rate(
     )
 
 
-def test_upper_limit_just_below_tolerable_rate_has_enough_digits() -> None:
+def test_upper_limit_just_below_tolerable_rate_of_5_percent_is_printed_as_4_95_percent() -> None:
     """A printed "5.0%" would not be below the tolerable rate of 5%, although the limit is."""
     committed = committed_population(strata=40_000, tolerable="5%", confidence="95%")
     verdict = judge_with(committed)
@@ -350,14 +350,16 @@ def test_upper_limit_just_below_tolerable_rate_has_enough_digits() -> None:
     assert verdict.upper_limit_pct == "4.95"
 
 
-def test_upper_limit_for_strata_is_a_whole_number_of_items() -> None:
+def test_upper_limit_for_strata_equals_a_whole_number_of_deviating_items() -> None:
     """Two of 22 items may deviate; at the tolerable rate of 10%, three items would deviate."""
     committed = committed_population(strata={"east": 22}, expected="0.5%", confidence="50%")
     assert (committed.plan.n, committed.plan.acceptable) == (20, 1)
     assert Fraction(judge_with(committed, 1).upper_limit) == Fraction("0.090909090910")
 
 
-def test_upper_limit_for_strata_at_low_confidence_respects_hoeffding_condition() -> None:
+def test_upper_limit_for_strata_with_one_deviation_is_4_9_percent_at_55_percent_confidence() -> (
+    None
+):
     """Hoeffding's bound requires a mean of at least the number of deviations plus one."""
     committed = committed_population(
         strata={"east": 700, "west": 800}, tolerable="5%", expected="1%", confidence="55%"
@@ -406,7 +408,7 @@ def _risk_of_strata(committed: CommittedPopulation, deviating: dict[str, int]) -
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(15, 60), st.integers(15, 60), st.sampled_from(["50%", "60%", "80%"]))
-def test_upper_limit_of_two_stages_with_strata_has_planned_confidence(
+def test_upper_limit_of_two_stages_with_strata_is_below_true_rate_with_at_most_planned_risk(
     east: int, west: int, confidence: str
 ) -> None:
     """A population with a rate above the upper limit is accepted with at most the planned risk.

@@ -70,7 +70,7 @@ def frame_company(shop: Company) -> Company:
     ],
     ids=["bigint", "text", "uuid", "date", "composite", "varchar"],
 )
-def test_order_of_ids_is_fixed_for_each_data_type(
+def test_item_ids_have_a_fixed_order_in_sampling_frame_for_each_data_type(
     frame_company: Company, ids: str, lines: list[str]
 ) -> None:
     """Numbers are ordered by value; texts and composite values are ordered by bytes."""
@@ -80,7 +80,9 @@ def test_order_of_ids_is_fixed_for_each_data_type(
     assert [item.key for item in picked(frozen.content, set(range(1, len(lines) + 1)))] == lines
 
 
-def test_ids_may_contain_any_character(frame_company: Company) -> None:
+def test_item_ids_with_any_character_are_read_back_unchanged_from_sampling_frame(
+    frame_company: Company,
+) -> None:
     """Each line of the frame is one item, and the id is read back unchanged."""
     frame_company.sql("CREATE TABLE odd (v text)")
     for text in ODD:
@@ -107,7 +109,7 @@ def test_enum_ids_are_ordered_by_text(frame_company: Company) -> None:
     assert frame_company.freeze_query(ids).lines == ["Huge", "big", "small"]
 
 
-def test_empty_population_gives_empty_frame(frame_company: Company) -> None:
+def test_empty_population_gives_sampling_frame_without_lines(frame_company: Company) -> None:
     for strata in (False, True):
         query = "SELECT 1 AS id, 'a' AS stratum WHERE false"
         frozen = frame_company.freeze_query(query, strata=strata)
@@ -115,7 +117,7 @@ def test_empty_population_gives_empty_frame(frame_company: Company) -> None:
 
 
 @pytest.mark.parametrize("key", ["1", "", "\n"])
-def test_population_of_single_item_gives_frame_with_one_line(
+def test_population_of_one_item_gives_sampling_frame_with_one_line_even_if_id_is_empty_text(
     frame_company: Company, key: str
 ) -> None:
     """An empty text is an id and not a missing id."""
@@ -126,7 +128,9 @@ def test_population_of_single_item_gives_frame_with_one_line(
 
 @pytest.mark.parametrize("strata", [False, True])
 @pytest.mark.parametrize("type_", ["bigint", "text", "numeric"])
-def test_missing_id_is_refused(frame_company: Company, type_: str, strata: bool) -> None:
+def test_freeze_raises_control_failed_if_an_item_id_is_null(
+    frame_company: Company, type_: str, strata: bool
+) -> None:
     r"""NULL is a missing id, but the text ``\N`` is an id."""
     for missing in ("(NULL)", "(NULL), (NULL)"):
         query = f"SELECT v::{type_} AS id, 'a' AS stratum FROM (VALUES (2), {missing}) AS t (v)"
@@ -148,7 +152,9 @@ def test_missing_id_is_refused(frame_company: Company, type_: str, strata: bool)
     ids=["bigint", "text", "numeric", "interval", "composite", "case"],
 )
 @pytest.mark.parametrize("strata", [False, True])
-def test_duplicate_id_is_refused(frame_company: Company, ids: str, strata: bool) -> None:
+def test_freeze_raises_control_failed_if_two_items_have_the_same_id(
+    frame_company: Company, ids: str, strata: bool
+) -> None:
     """An item with two lines would have a higher chance of being drawn.
 
     Equal ids may have different texts.
@@ -158,13 +164,17 @@ def test_duplicate_id_is_refused(frame_company: Company, ids: str, strata: bool)
         frame_company.freeze_query(query, strata=strata)
 
 
-def test_id_in_two_strata_is_refused(frame_company: Company) -> None:
+def test_freeze_raises_control_failed_if_an_item_id_is_in_two_strata(
+    frame_company: Company,
+) -> None:
     query = "SELECT v AS id, s AS stratum FROM (VALUES (1, 'a'), (2, 'a'), (1, 'b')) AS t (v, s)"
     with pytest.raises(ControlFailed, match="has an id more than once"):
         frame_company.freeze_query(query, strata=True)
 
 
-def test_duplicate_id_in_two_chunks_of_frame_is_refused(frame_company: Company) -> None:
+def test_freeze_raises_control_failed_if_two_chunks_of_sampling_frame_contain_the_same_id(
+    frame_company: Company,
+) -> None:
     """The frame is checked piece by piece. Each of these ids fills most of a piece."""
     long = "repeat('x', 100000)"
     for twice in range(1, 8):
@@ -190,13 +200,17 @@ def test_names_of_strata_may_contain_any_character(frame_company: Company) -> No
     assert [item.key for item in items] == [str(at) for at in range(len(names))]
 
 
-def test_column_stratum_of_population_query_can_have_any_data_type(frame_company: Company) -> None:
+def test_boolean_stratum_column_of_population_query_gives_strata_named_true_and_false(
+    frame_company: Company,
+) -> None:
     """The name of the stratum is PostgreSQL's text for the value."""
     query = "SELECT v AS id, v % 2 = 0 AS stratum FROM generate_series(1, 5) AS t (v)"
     assert frame_company.freeze_query(query, strata=True).frame.strata == {"false": 3, "true": 2}
 
 
-def test_frame_has_items_of_quarter_in_pack_timezone(company: Company) -> None:
+def test_sampling_frame_contains_only_items_of_the_quarter_in_policy_pack_timezone(
+    company: Company,
+) -> None:
     """The first moment of the quarter is included; that of the next quarter is not."""
     company.sql("TRUNCATE log")
     for number, moment in enumerate(
@@ -211,7 +225,7 @@ def test_frame_has_items_of_quarter_in_pack_timezone(company: Company) -> None:
     assert company.freeze_query(openings.sql, quarter="2026Q2").lines == ["0"]
 
 
-def test_frame_that_arrives_in_several_chunks_has_correct_counts_and_items(
+def test_sampling_frame_has_correct_counts_and_items_if_it_is_read_in_several_chunks(
     frame_company: Company,
 ) -> None:
     """Counts, digest and picked items are right if the frame is read in several pieces."""
@@ -266,7 +280,7 @@ SECRET = "13912345678"
         (f"SELECT told('{SECRET}') AS id FROM log", "SQLSTATE P0001"),
     ],
 )
-def test_faulty_sql_raises_error_without_values(
+def test_error_about_invalid_population_sql_contains_sqlstate_but_no_data_values(
     frame_company: Company, sql: str, message: str
 ) -> None:
     """The server's message may quote a customer's value. Therefore only the SQLSTATE is shown."""
@@ -283,7 +297,9 @@ def test_faulty_sql_raises_error_without_values(
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
-def test_notice_messages_of_sql_functions_do_not_block_freeze(frame_company: Company) -> None:
+def test_freeze_of_population_completes_if_sql_function_raises_many_notice_messages(
+    frame_company: Company,
+) -> None:
     """Notices must be read, because otherwise they would fill their pipe and block psql."""
     frame_company.sql(
         "CREATE OR REPLACE FUNCTION chatty(v int) RETURNS int LANGUAGE plpgsql AS "
@@ -348,7 +364,7 @@ class SlowSource:
     st.integers(1, 64),
     st.randoms(use_true_random=False),
 )
-def test_pick_without_strata_returns_items_on_the_requested_lines_of_frame(
+def test_pick_without_strata_returns_items_on_the_requested_lines_of_sampling_frame(
     keys: list[str], piece: int, dice: random.Random
 ) -> None:
     """The picked items do not depend on the size of the pieces that are read."""
@@ -365,7 +381,7 @@ def test_pick_without_strata_returns_items_on_the_requested_lines_of_frame(
     st.integers(1, 64),
     st.randoms(use_true_random=False),
 )
-def test_pick_with_strata_returns_items_by_their_place_in_each_stratum(
+def test_pick_with_strata_returns_items_at_the_requested_positions_in_each_stratum(
     keys: list[str], names: list[str], piece: int, dice: random.Random
 ) -> None:
     """The ordinals are counted separately in each stratum."""
@@ -383,7 +399,7 @@ def test_pick_with_strata_returns_items_by_their_place_in_each_stratum(
     assert list(picked_items) == expected
 
 
-def test_pick_returns_no_item_for_line_that_frame_lacks() -> None:
+def test_pick_returns_no_item_for_line_or_stratum_that_is_not_in_sampling_frame() -> None:
     """The caller detects that items are missing."""
     assert [item.line for item in picked(b"a\nb\n", {2, 3})] == [2]
     ordinals = {"x": {1, 2}, "z": {1}}

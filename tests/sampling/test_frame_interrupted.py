@@ -57,7 +57,7 @@ def wait_until_gone(company: Company) -> None:
         ("pg_cancel_backend", "57014"),
     ],
 )
-def test_freeze_raises_error_if_database_session_is_terminated(
+def test_freeze_of_population_raises_service_error_if_session_or_query_is_terminated(
     company: Company, call: str, state: str
 ) -> None:
     """The received pieces may end with a complete line, although the population is not complete."""
@@ -77,7 +77,7 @@ def test_freeze_raises_error_if_database_session_is_terminated(
     assert "No commitment was sealed" in caught.value.action
 
 
-def test_interrupted_freeze_leaves_no_partial_file(company: Company) -> None:
+def test_interrupted_freeze_of_population_leaves_no_partial_file(company: Company) -> None:
     """The file of a frame exists completely or not at all."""
     company.use_populations(population(sql=LARGE))
     company.begin()
@@ -99,7 +99,9 @@ def test_interrupted_freeze_leaves_no_partial_file(company: Company) -> None:
     ]
 
 
-def test_freeze_without_database_server_raises_database_unavailable(company: Company) -> None:
+def test_freeze_raises_database_unavailable_if_database_server_cannot_be_reached(
+    company: Company,
+) -> None:
     """Airflow retries a task that fails with this error."""
     context = company.context()
     nowhere = DatabaseAddress.from_conninfo("host=127.0.0.1 port=1 user=nobody dbname=none")
@@ -113,7 +115,9 @@ def test_freeze_without_database_server_raises_database_unavailable(company: Com
         )
 
 
-def test_freeze_of_large_population_uses_no_more_memory_than_of_small_one(company: Company) -> None:
+def test_freeze_of_6_times_larger_population_needs_less_than_1_5_times_the_memory(
+    company: Company,
+) -> None:
     """Counting and hashing keep only one piece of the frame in memory."""
 
     class DiscardingSink:
@@ -155,7 +159,7 @@ freeze(address, pack.database("shop"), pack.section(AUDIT).populations[0], third
 """
 
 
-def test_killed_freeze_leaves_no_psql_process_and_no_database_session(
+def test_killed_freeze_of_population_leaves_no_psql_process_and_no_database_session(
     company: Company, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-c", CHILD, str(tmp_path), company.source, LARGE]
@@ -173,7 +177,9 @@ def test_killed_freeze_leaves_no_psql_process_and_no_database_session(
         time.sleep(0.02)
 
 
-def test_keyboard_interrupt_cancels_statement_before_its_first_row(company: Company) -> None:
+def test_keyboard_interrupt_during_freeze_cancels_sql_statement_that_has_returned_no_row_yet(
+    company: Company,
+) -> None:
     """Without a cancel request, the server notices the lost session only when it sends a row."""
     population = population_of(company, "SELECT 1 AS id WHERE (SELECT pg_sleep(40)) IS NOT NULL")
     context = company.context()

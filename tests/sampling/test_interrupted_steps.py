@@ -60,7 +60,7 @@ def kill_at_lock(company: Company, lock: str, *step: str, database: str) -> None
         blocker.rollback()
 
 
-def test_freeze_step_after_kill_can_be_repeated(company: Company) -> None:
+def test_freeze_step_can_be_repeated_after_its_process_was_killed(company: Company) -> None:
     """The partial file of the killed step is removed before the bundle is sealed."""
     waits = "SELECT id FROM log WHERE id < 500 AND pg_advisory_xact_lock_shared(4711) IS NOT NULL"
     company.use_populations(population(sql=waits), by_branch())
@@ -81,7 +81,9 @@ def test_freeze_step_after_kill_can_be_repeated(company: Company) -> None:
     assert left == []
 
 
-def test_draw_step_after_kill_is_repeated_with_same_samples(company: Company) -> None:
+def test_killed_draw_step_stores_no_sample_and_its_retry_draws_verifiable_samples(
+    company: Company,
+) -> None:
     """The killed step stored no sample."""
     company.run_to_commitment()
     company.enter()
@@ -104,7 +106,7 @@ def test_draw_step_after_kill_is_repeated_with_same_samples(company: Company) ->
 
 
 @pytest.mark.parametrize("table", ["audit_commitment", "run_artifact"])
-def test_commitment_of_killed_and_repeated_step_is_sealed_once(
+def test_commitment_is_sealed_only_once_if_its_step_is_killed_and_repeated(
     company: Company, table: str
 ) -> None:
     """If the step is killed before it records the seal, the next attempt finds the bundle."""
@@ -122,7 +124,7 @@ def test_commitment_of_killed_and_repeated_step_is_sealed_once(
     assert company.draw().outcome is Outcome.PASS
 
 
-def test_seed_entry_after_kill_is_repeated_with_same_seed(company: Company) -> None:
+def test_seed_is_recorded_only_once_if_its_step_is_killed_and_repeated(company: Company) -> None:
     """Airflow passes the same answer to the next attempt of the task."""
     company.run_to_commitment()
     kill_at_lock(company, "LOCK TABLE audit_seed", "enter", SEED, database=company.state)

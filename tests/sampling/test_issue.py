@@ -65,7 +65,9 @@ def part_of(draw: Draw, stage: int = 1) -> str:
     return f"{draw.papers.audit}-{stage}-{draw.papers.draw_sha256[:6]}"
 
 
-def test_issued_workpapers_are_stored_unchanged(state: Engine, issued: Draw) -> None:
+def test_first_issued_workpapers_are_kept_unchanged_if_draw_is_repeated(
+    state: Engine, issued: Draw
+) -> None:
     """If the draw is repeated, the first workpapers are kept."""
     with state.begin() as conn:
         later = replace(issued, papers=replace(issued.papers, issued_at=ISSUED + DAY))
@@ -79,7 +81,9 @@ def test_issued_workpapers_are_stored_unchanged(state: Engine, issued: Draw) -> 
     assert all_workpapers(state, "2026Q2") == []
 
 
-def test_hand_in_stores_answers_people_and_file_digest(state: Engine, issued: Draw) -> None:
+def test_hand_in_stores_answers_names_of_people_and_sha256_of_returned_file(
+    state: Engine, issued: Draw
+) -> None:
     content = returned_workbook(issued.papers, {"shares": (2,)}, {("shares", 2): "No form"})
     result = hand_in(state, content, ISSUED + DAY)
     (stored,) = all_workpapers(state)
@@ -95,7 +99,7 @@ def test_hand_in_stores_answers_people_and_file_digest(state: Engine, issued: Dr
     assert issue.ReturnedAnswers.model_validate_json(back.to_bytes()) == back
 
 
-def test_refused_file_is_not_stored_and_its_refusal_lists_all_faults(
+def test_returned_file_with_faults_is_not_stored_and_error_contains_all_faults(
     state: Engine, issued: Draw
 ) -> None:
     """The file that was returned earlier is kept."""
@@ -116,7 +120,9 @@ def test_refused_file_is_not_stored_and_its_refusal_lists_all_faults(
     assert all_workpapers(state) == [before]
 
 
-def test_file_of_another_draw_or_stage_is_refused(state: Engine, issued: Draw) -> None:
+def test_hand_in_raises_usage_error_if_file_belongs_to_another_draw_or_stage(
+    state: Engine, issued: Draw
+) -> None:
     del issued
     other = draw_quarter("2026Q2")
     later = replace(draw_quarter().papers, stage=2)
@@ -179,7 +185,9 @@ def test_returned_file_cannot_be_replaced_after_next_stage_was_issued(state: Eng
     assert hand_in(state, returned_workbook(second.workpapers), ISSUED + DAY).stage == 2
 
 
-def test_workpapers_of_two_quarters_may_be_outstanding(state: Engine, issued: Draw) -> None:
+def test_workpapers_of_a_quarter_can_be_returned_after_conclusion_of_another_quarter(
+    state: Engine, issued: Draw
+) -> None:
     """The conclusion of one quarter does not conclude the other quarter."""
     other = draw_quarter("2026Q2")
     with state.begin() as conn:
@@ -255,6 +263,8 @@ def sheets(content: bytes) -> list[str]:
         return [name for name in source.namelist() if name.endswith(".xml")]
 
 
-def test_hand_in_without_name_of_person_is_refused(state: Engine, issued: Draw) -> None:
+def test_hand_in_raises_usage_error_if_name_of_returning_person_is_blank(
+    state: Engine, issued: Draw
+) -> None:
     with pytest.raises(UsageError, match="is missing"), state.begin() as conn:
         issue.hand_in(conn, write(issued.papers), "filled.xlsx", by="  ", at=ISSUED)

@@ -30,7 +30,7 @@ def make_plan(strata: Any, kind: Any = "single", **more: Any) -> Plan:
     )
 
 
-def test_plan_for_single_stage_uses_hypergeometric_size() -> None:
+def test_single_stage_plan_has_sample_size_of_hypergeometric_distribution() -> None:
     """The size of the population is known, because the frame is complete."""
     plan = make_plan(500, expected=Fraction(1, 400))
     size = smallest_size(FIVE, NINETY_FIVE, expected=Fraction(1, 400), population=500)
@@ -50,7 +50,7 @@ def test_discovery_plan_has_zero_acceptable_deviations() -> None:
     assert make_plan(few, "discovery", tolerable=Fraction(1, 5)).acceptable == 0
 
 
-def test_staged_plan_has_equal_stages_without_acceptable_deviation() -> None:
+def test_staged_plan_has_two_equal_stages_and_zero_acceptable_deviations() -> None:
     plan = make_plan(100_000, "staged")
     stages = smallest_stages(FIVE, NINETY_FIVE, 2, 100_000)
     assert (plan.kind, plan.stages, plan.n, plan.acceptable) == ("staged", 2, stages.n, 0)
@@ -96,7 +96,7 @@ def test_plan_for_small_strata_is_census() -> None:
     st.sampled_from([Fraction(1, 100), FIVE, Fraction(1, 3)]),
     st.booleans(),
 )
-def test_plan_never_exceeds_population_or_planned_risk(
+def test_plan_never_draws_more_items_than_population_has_and_never_exceeds_planned_risk(
     strata: dict[str, int], kind: Any, tolerable: Fraction, stratified: bool
 ) -> None:
     """The same input also gives the same plan."""

@@ -45,7 +45,7 @@ def test_quarter_starts_and_ends_at_midnight_in_pack_timezone() -> None:
     assert last.next.id == "2026Q1"
 
 
-def test_quarter_start_follows_daylight_saving_time() -> None:
+def test_quarter_starts_at_local_midnight_in_timezone_with_daylight_saving_time() -> None:
     """In New York, the first quarter starts at 05:00 UTC and the second at 04:00 UTC."""
     now = datetime(2026, 10, 5, tzinfo=UTC)
     hours = [
@@ -70,14 +70,14 @@ def test_quarter_start_follows_daylight_saving_time() -> None:
         "x",
     ],
 )
-def test_text_that_is_no_quarter_is_refused(text: str) -> None:
+def test_quarter_of_raises_usage_error_if_text_is_no_valid_quarter(text: str) -> None:
     """The corrective action shows a valid quarter."""
     with pytest.raises(UsageError, match="is not a quarter") as caught:
         quarter_of(text, datetime(2026, 10, 5, tzinfo=UTC), SHANGHAI)
     assert caught.value.action == "Write 2026Q3."
 
 
-def test_current_quarter_is_refused_until_it_has_ended() -> None:
+def test_quarter_of_raises_usage_error_if_quarter_has_not_ended() -> None:
     ends = datetime(2026, 9, 30, 16, tzinfo=UTC)
     with pytest.raises(UsageError, match="2026Q3 has not ended") as caught:
         quarter_of("2026Q3", ends - timedelta(microseconds=1), SHANGHAI)

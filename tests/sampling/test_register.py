@@ -72,7 +72,7 @@ def test_refused_seed_is_recorded_and_another_seed_can_be_entered(company: Compa
         {"published_at": "2026-10-05T09:00:00+08:00:30.5", "seed": "1"},
     ],
 )
-def test_invalid_form_input_is_refused_with_reason_and_recorded(
+def test_seed_form_input_with_invalid_characters_or_time_is_refused_and_refusal_is_recorded(
     company: Company, more: dict[str, Any]
 ) -> None:
     """The input includes characters that a database cannot store."""
@@ -93,7 +93,9 @@ def test_invisible_characters_in_source_of_seed_are_made_visible(company: Compan
 
 
 @pytest.mark.parametrize("option", [ENTER, CANCEL])
-def test_answer_of_user_who_is_no_auditor_is_refused(company: Company, option: str) -> None:
+def test_seed_or_cancellation_by_user_who_is_no_auditor_is_refused(
+    company: Company, option: str
+) -> None:
     """An administrator may answer in Airflow, but may neither enter a seed nor cancel the draw."""
     company.run_to_commitment()
     with pytest.raises(
@@ -124,7 +126,7 @@ def test_seed_that_was_refused_in_another_run_is_accepted(company: Company) -> N
     assert company.enter(SEED, "r2").data["seed"] is True
 
 
-def test_repeated_answer_is_recorded_once(company: Company) -> None:
+def test_repeated_entry_of_same_seed_is_recorded_only_once(company: Company) -> None:
     """Airflow repeats the answer if it retries a task that was killed after recording the seed."""
     company.run_to_commitment()
     entered = company.enter()
@@ -138,7 +140,9 @@ def test_repeated_answer_is_recorded_once(company: Company) -> None:
     assert (row.entered_by, row.source) == (AUDITOR, "the exchange's page")
 
 
-def test_second_seed_of_a_run_is_refused(company: Company) -> None:
+def test_second_seed_of_same_run_raises_control_failed_and_first_seed_is_used(
+    company: Company,
+) -> None:
     """A second seed would allow a choice between samples."""
     company.run_to_commitment()
     company.enter()
@@ -148,7 +152,9 @@ def test_second_seed_of_a_run_is_refused(company: Company) -> None:
     assert SEED.encode() in company.artifacts()[SEED_FILE]
 
 
-def test_refused_answer_stays_refused_if_it_is_repeated_later(company: Company) -> None:
+def test_seed_with_future_publication_time_stays_refused_if_answer_is_repeated_after_that_time(
+    company: Company,
+) -> None:
     """A time of publication in the future is still refused after that time has passed."""
     company.run_to_commitment()
     published = (company.now + timedelta(hours=3)).isoformat()
@@ -227,7 +233,9 @@ def test_run_cancelled_after_commitment_is_reported_by_next_run(company: Company
     assert company.begin("r3", "2026Q2").findings == []
 
 
-def test_concurrent_audits_of_two_quarters_are_independent(company: Company) -> None:
+def test_concurrent_audits_of_two_quarters_have_separate_seeds_and_verifiable_samples(
+    company: Company,
+) -> None:
     """Each quarter has its own frames, commitment, seed and samples."""
     third, second = company.run_to_commitment("r1"), company.run_to_commitment("r2", "2026Q2")
     company.enter(OTHER, "r2")
@@ -311,7 +319,7 @@ def test_run_draws_samples_of_remaining_populations_if_another_run_drew_one_samp
     assert company.draw("r1") == record
 
 
-def test_recording_second_commitment_of_run_keeps_the_first(company: Company) -> None:
+def test_first_commitment_of_run_is_kept_if_second_commitment_is_recorded(company: Company) -> None:
     at = datetime(2026, 10, 5, 1, tzinfo=UTC)
     first = CommitmentLocation(bundle="one", sums_sha256="1" * 64, sealed_at=at)
     run = Run(DAG, "r1")
@@ -325,7 +333,7 @@ def test_recording_second_commitment_of_run_keeps_the_first(company: Company) ->
     assert (before.run_id, before.at) == ("r1", at)
 
 
-def test_list_of_causes_of_seed_refusal_is_complete() -> None:
+def test_causes_of_seed_refusal_are_exactly_the_nine_expected_values() -> None:
     """The test fails if a cause is added, because the report needs a message for each cause."""
     assert {cause.value for cause in samples.SeedRefusalCause} == {
         "none", "long", "unreadable", "no_source", "no_time", "older", "future", "used",

@@ -94,7 +94,7 @@ def test_report_of_staged_plan_shows_both_stages(company: Company) -> None:
     assert "0 in the first stage; or 1 in the first stage and 0 in the second" in text
 
 
-def test_report_states_number_of_sample_items_in_first_stage(company: Company) -> None:
+def test_report_contains_number_of_sample_items_in_first_stage(company: Company) -> None:
     committed = company.run_to_commitment()
     company.enter()
     drawn = company.draw().data["drawn"]
@@ -108,7 +108,7 @@ def test_report_states_number_of_sample_items_in_first_stage(company: Company) -
     )
 
 
-def test_report_lists_refused_seeds_with_reason(company: Company) -> None:
+def test_report_contains_reason_why_a_seed_was_refused(company: Company) -> None:
     """The report does not show the text that was entered, because it may be any text."""
     company.run_to_commitment()
     with pytest.raises(InvalidAnswer):
@@ -120,7 +120,7 @@ def test_report_lists_refused_seeds_with_reason(company: Company) -> None:
 
 
 @pytest.mark.parametrize("stage", ["nothing", "begun", "frozen", "committed", "entered"])
-def test_report_of_run_without_draw_fails_and_states_the_missing_step(
+def test_report_fails_with_finding_about_missing_draw_step_if_no_sample_was_drawn(
     company: Company, stage: str
 ) -> None:
     """The report names the missing step, and no figure shows success."""
@@ -143,7 +143,7 @@ def test_report_of_run_without_draw_fails_and_states_the_missing_step(
     assert bool(concluded.stored) is (stage in ("committed", "entered"))
 
 
-def test_report_states_number_of_populations_without_sample(company: Company) -> None:
+def test_report_contains_number_of_populations_without_sample(company: Company) -> None:
     """One of the two populations has a sample; the SQL of the other fails."""
     company.use_populations(population(), population("broken", sql="SELECT id FROM nowhere"))
     company.begin()
@@ -179,14 +179,16 @@ def test_report_of_second_run_for_quarter_refers_to_earlier_samples(company: Com
     assert concluded.sections == []
 
 
-def test_report_without_audit_rules_fails() -> None:
+def test_report_fails_if_policy_pack_has_no_audit_rules() -> None:
     failed = StepRecord(step="populations", part="", outcome=Outcome.FAIL)
     concluded = SAMPLE_AUDIT.conclude_without_rules([failed])
     assert concluded.outcome is Outcome.FAIL
     assert "has no rules for audit samples" in text_of(concluded)
 
 
-def test_commitment_report_shows_frames_plans_and_seed_source(company: Company) -> None:
+def test_commitment_report_contains_sampling_frames_sampling_plans_and_seed_source(
+    company: Company,
+) -> None:
     """The report also shows the digests of the frames."""
     company.begin()
     for name in ("openings", "branches"):
@@ -225,7 +227,7 @@ def test_chinese_report_has_chinese_titles_of_policy_pack(company: Company) -> N
     assert isinstance(company.conclude().title, Message)
 
 
-def test_frame_edited_before_seal_is_sealed_and_reported(
+def test_report_fails_and_bundle_contains_edited_file_if_sampling_frame_was_edited_before_sealing(
     company: Company,
 ) -> None:
     """The run fails, and the evidence bundle contains the edited file."""
@@ -242,7 +244,7 @@ def test_frame_edited_before_seal_is_sealed_and_reported(
     assert (company.root / sealed.path / "frames" / "openings.tsv").read_bytes() == b"1\n2\n"
 
 
-def test_missing_record_of_freeze_step_is_reported(company: Company) -> None:
+def test_report_fails_if_record_of_freeze_step_is_missing(company: Company) -> None:
     """The record is missing if a person marks the task as successful in Airflow."""
     company.begin()
     company.freeze("openings")
@@ -257,7 +259,9 @@ def test_missing_record_of_freeze_step_is_reported(company: Company) -> None:
     assert concluded.outcome is Outcome.FAIL
 
 
-def test_frame_removed_before_seal_is_reported(company: Company) -> None:
+def test_report_contains_finding_if_sampling_frame_was_removed_before_sealing(
+    company: Company,
+) -> None:
     """The evidence bundle is sealed without the frame."""
     company.run_to_commitment()
     folder = company.context().unsealed_folder

@@ -82,7 +82,7 @@ def test_minimal_audit_rules_load_with_defaults(tmp_path: Path) -> None:
     assert caught.value.action == "It has: openings."
 
 
-def test_pack_without_audit_file_has_no_audit_rules(tmp_path: Path) -> None:
+def test_policy_pack_without_audit_yaml_has_no_audit_rules(tmp_path: Path) -> None:
     """The audit.yaml of the shipped policy pack is not used as a default."""
     assert load_pack(write_pack(tmp_path)).section(AUDIT) is None
     shipped = load_pack(SHIPPED).section(AUDIT)
@@ -134,7 +134,9 @@ def test_rates_are_loaded_without_rounding(tmp_path: Path, text: str, rate: Frac
         ("100%", "should lie between 0 and 1"),
     ],
 )
-def test_ambiguous_rate_is_refused(tmp_path: Path, text: str, why: str) -> None:
+def test_rate_that_is_a_number_or_ambiguous_text_or_out_of_range_is_reported_with_its_line(
+    tmp_path: Path, text: str, why: str
+) -> None:
     text_of_population = yaml.safe_dump([population(tolerable="TOLERABLE")], allow_unicode=True)
     lines = (HEAD + text_of_population).split("\n")
     line = next(at for at, content in enumerate(lines, 1) if "TOLERABLE" in content)
@@ -147,7 +149,9 @@ def test_ambiguous_rate_is_refused(tmp_path: Path, text: str, why: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["49%", "0", "100%", "1", "5%"])
-def test_confidence_below_half_is_refused(tmp_path: Path, text: str) -> None:
+def test_confidence_below_50_percent_or_of_100_percent_is_reported_with_key_path(
+    tmp_path: Path, text: str
+) -> None:
     """A person may write 5% instead of 95%, and then very few items would be drawn."""
     (problem,) = problem_lines(write_audit_pack(tmp_path, audit(population(confidence=text))))
     assert ": populations[0].confidence: should be at least 50% and below 100%" in problem

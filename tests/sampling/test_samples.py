@@ -92,7 +92,7 @@ def test_sample_has_the_items_that_the_published_hash_formula_gives() -> None:
     )
 
 
-def test_sample_lists_numbers_that_were_drawn_again_and_rejected_in_order() -> None:
+def test_sample_contains_rejected_repeated_numbers_in_order_of_draw() -> None:
     """A repeated draw can therefore verify each rejection."""
     population, content = committed({NO_STRATUM: 25}, {NO_STRATUM: 30})
     drawn_sample = draw_from(population, content)
@@ -102,7 +102,7 @@ def test_sample_lists_numbers_that_were_drawn_again_and_rejected_in_order() -> N
     assert expected.rejected
 
 
-def test_draws_of_populations_strata_quarters_and_seeds_differ() -> None:
+def test_hashed_text_of_draw_differs_for_each_population_stratum_quarter_and_seed() -> None:
     """Every combination of population, stratum, quarter and seed has a different hashed text."""
     texts = [
         hashed_text(seed, audit, population, stratum, stratified=stratified)
@@ -137,7 +137,7 @@ def test_items_of_each_stratum_come_from_separate_random_sequence() -> None:
         assert content.decode().split("\n")[item.line - 1] == f"{item.key}\t{item.stratum}"
 
 
-def test_second_stage_continues_sequence_of_each_stratum() -> None:
+def test_second_stage_continues_random_sequence_of_first_stage_in_each_stratum() -> None:
     """No item is therefore drawn in both stages."""
     population, content = committed({"a": 5, "b": 2}, {"a": 60, "b": 30}, stages=2)
     drawn_sample = draw_from(population, content)
@@ -152,7 +152,7 @@ def test_second_stage_continues_sequence_of_each_stratum() -> None:
     assert [item.line for item in first.items] == [item.line for item in drawn_sample.of_stage(1)]
 
 
-def test_items_of_census_have_order_of_frame() -> None:
+def test_items_of_census_are_in_order_of_sampling_frame_for_any_seed() -> None:
     """The items of a census do not depend on the seed."""
     population, content = committed({NO_STRATUM: 12}, {NO_STRATUM: 12})
     drawn_sample = draw_from(population, content)
@@ -161,7 +161,7 @@ def test_items_of_census_have_order_of_frame() -> None:
     assert draw_from(population, content, "another seed").items == drawn_sample.items
 
 
-def test_items_of_completely_drawn_stratum_have_order_of_frame() -> None:
+def test_items_of_stratum_that_is_drawn_completely_are_in_order_of_sampling_frame() -> None:
     """The items of the other strata are drawn with the seed."""
     population, content = committed({"few": 3, "many": 2}, {"few": 3, "many": 50})
     drawn_sample = draw_from(population, content)
@@ -189,7 +189,9 @@ def test_items_of_first_stage_differ_between_seeds_if_two_stages_draw_all_items(
 
 
 @pytest.mark.parametrize("strata", [{NO_STRATUM: 50}, {"a": 25, "b": 25}])
-def test_frame_without_drawn_item_is_refused(strata: dict[str, int]) -> None:
+def test_draw_raises_control_failed_if_sampling_frame_lacks_a_drawn_item(
+    strata: dict[str, int],
+) -> None:
     """A frame without a drawn item cannot be the committed frame."""
     population, content = committed(strata, strata)
     lines = content.splitlines(keepends=True)

@@ -78,7 +78,7 @@ def form_for(auditors: list[str] | None = None, refused: list[SeedRefusal] | Non
     )
 
 
-def test_form_shows_seed_source_and_digest_in_both_languages() -> None:
+def test_seed_form_shows_seed_source_and_commitment_digest_in_english_and_chinese() -> None:
     """The auditor can write down the digest of the commitment before entering the seed."""
     form = form_for()
     assert "third quarter of 2026" in form.subject
@@ -91,13 +91,13 @@ def test_form_shows_seed_source_and_digest_in_both_languages() -> None:
     assert form.body.count("E00007") == 2
 
 
-def test_form_shows_earliest_publication_time_in_pack_timezone() -> None:
+def test_seed_form_shows_earliest_publication_time_of_seed_in_policy_pack_timezone() -> None:
     body = form_for().body
     assert "2026-10-05 08:30" in body
     assert "00:30" not in body
 
 
-def test_form_shows_plan_of_each_population() -> None:
+def test_seed_form_shows_sampling_plan_of_each_population() -> None:
     english = form_for().body.partition("### English")[2]
     (row,) = [line for line in english.splitlines() if line.startswith("| Openings")]
     cells = [part.strip() for part in row.strip("|").split("|")]
@@ -105,7 +105,7 @@ def test_form_shows_plan_of_each_population() -> None:
     assert cells == ["Openings", "1,200", "20%", "0%", "95%", str(plan.n), str(plan.acceptable)]
 
 
-def test_form_escapes_titles_of_policy_pack() -> None:
+def test_seed_form_contains_no_markup_from_titles_of_policy_pack() -> None:
     """Titles of the policy pack must not add table cells, links or markup."""
     body = form_for().body
     for sign in ("](", "![", "<b>", "*e*", "\u202e"):
@@ -114,7 +114,7 @@ def test_form_escapes_titles_of_policy_pack() -> None:
     assert {row.count("|") for row in rows} == {8}
 
 
-def test_form_escapes_account_names() -> None:
+def test_seed_form_contains_no_markup_from_account_names() -> None:
     """Account names come from the staff table. The list of assigned users is not escaped."""
     form = form_for(["wang_li@example.com", HOSTILE])
     assert r"wang\_li@example.com" in form.body
@@ -122,7 +122,7 @@ def test_form_escapes_account_names() -> None:
     assert form.assigned == ["wang_li@example.com", HOSTILE]
 
 
-def test_seed_form_lists_first_auditors_and_number_of_the_others() -> None:
+def test_seed_form_contains_only_the_first_auditors_and_the_number_of_other_auditors() -> None:
     """All auditors may answer, but the form names only the first auditors."""
     people = [f"E{n:05}" for n in range(MOST_NAMES + 3)]
     form = form_for(people)
@@ -133,7 +133,7 @@ def test_seed_form_lists_first_auditors_and_number_of_the_others() -> None:
     assert f"E{MOST_NAMES - 1:05}" in form_for(people[:MOST_NAMES]).body
 
 
-def test_form_explains_refusal_of_last_seed() -> None:
+def test_seed_form_shows_only_the_reason_of_the_last_seed_refusal() -> None:
     """Only the last refusal is shown, and the form does not repeat the refused seed."""
     first = SeedRefusal("E1", AT, SeedRefusalCause.BEFORE_SEAL)
     body = form_for(refused=[first, replace(first, cause=str(SeedRefusalCause.FUTURE))]).body
@@ -142,7 +142,7 @@ def test_form_explains_refusal_of_last_seed() -> None:
     assert "was refused" not in form_for().body
 
 
-def test_form_explains_every_cause_of_refusal() -> None:
+def test_seed_form_shows_a_reason_for_every_cause_of_seed_refusal() -> None:
     """No sentence contains an unreplaced placeholder."""
     for cause in SeedRefusalCause:
         body = form_for(refused=[SeedRefusal("E1", AT, str(cause))]).body

@@ -50,7 +50,7 @@ def answer_with(company: Company, action: RequiredAction, seed: str) -> Answer:
     )
 
 
-def test_seed_step_continues_with_recorded_seed_after_kill(
+def test_seed_step_uses_recorded_seed_and_shows_no_form_again_after_a_kill(
     committed: Company,
 ) -> None:
     """The step shows no form again, and it stores the step record that the killed task lost."""
@@ -91,7 +91,7 @@ def test_seed_step_asks_again_after_refused_seed_and_shows_reason(committed: Com
     assert [finding.code for finding in company.draw().findings] == ["sampling.seeds_refused"]
 
 
-def test_refused_seed_from_command_line_fails_run(committed: Company) -> None:
+def test_run_fails_if_seed_from_command_line_is_refused(committed: Company) -> None:
     """The command would repeat the same answer.
 
     Therefore the run fails, and the error has the reason.

@@ -39,7 +39,7 @@ def test_too_short_seed_is_refused(seed: str) -> None:
     assert fault(seed) is SeedRefusalCause.TOO_SHORT
 
 
-def test_seed_is_accepted_up_to_length_limits_and_refused_beyond() -> None:
+def test_seed_is_refused_if_shorter_than_minimum_or_longer_than_maximum_length() -> None:
     assert fault("1" * SHORTEST) is None
     assert fault("1" * (SHORTEST - 1)) is SeedRefusalCause.TOO_SHORT
     assert fault("1" * LONGEST) is None

@@ -70,7 +70,7 @@ def test_population_of_sample_company_has_items_and_sampling_plan(source: str, n
 
 
 @pytest.mark.parametrize("name", [population.id for population in POPULATIONS])
-def test_repeated_freeze_of_sample_company_population_gives_same_frame(
+def test_repeated_freeze_of_sample_company_population_gives_same_sampling_frame(
     source: str, name: str
 ) -> None:
     """The frame does not depend on the current time or the database session."""

@@ -75,7 +75,7 @@ def test_commitment_is_sealed_before_seed_is_entered(company: Company) -> None:
     assert (seed["entered_by"], seed["source"]) == (AUDITOR, "the exchange's page")
 
 
-def test_repeated_steps_change_nothing(company: Company) -> None:
+def test_repetition_of_each_audit_step_gives_the_same_records_and_files(company: Company) -> None:
     """If Airflow retries tasks, the records, rows and files are the same."""
     first: list[Any] = [company.begin(), company.freeze("openings"), company.freeze("branches")]
     assert [company.begin(), company.freeze("openings"), company.freeze("branches")] == first
@@ -95,7 +95,9 @@ def test_repeated_steps_change_nothing(company: Company) -> None:
     }
 
 
-def test_freeze_after_commitment_is_refused(company: Company) -> None:
+def test_freeze_raises_control_failed_after_commitment_and_sampling_frame_is_unchanged(
+    company: Company,
+) -> None:
     """The committed frame is kept, and the run can draw from it."""
     commitment = company.run_to_commitment()
     frame = company.frame_path("openings").read_bytes()
@@ -108,7 +110,7 @@ def test_freeze_after_commitment_is_refused(company: Company) -> None:
     assert sample_of(company, "openings").frame_sha256 == commitment.populations[0].sha256
 
 
-def test_draw_uses_frozen_population(company: Company) -> None:
+def test_draw_succeeds_if_table_is_dropped_after_commitment(company: Company) -> None:
     """The draw works even if the table is dropped after the commitment."""
     company.run_to_commitment()
     company.sql("DROP TABLE log")
@@ -120,7 +122,9 @@ def test_draw_uses_frozen_population(company: Company) -> None:
         company.sql("CREATE TABLE log (id bigint PRIMARY KEY, branch text, seen_at timestamptz)")
 
 
-def test_draw_from_edited_frame_is_refused(company: Company) -> None:
+def test_draw_raises_error_if_sampling_frame_was_edited_or_deleted_after_commitment(
+    company: Company,
+) -> None:
     """No sample of the population with the edited frame is stored."""
     company.run_to_commitment()
     company.enter()
@@ -138,7 +142,9 @@ def test_draw_from_edited_frame_is_refused(company: Company) -> None:
     assert company.draw().outcome is Outcome.PASS
 
 
-def test_draw_from_edited_commitment_is_refused(company: Company) -> None:
+def test_draw_raises_control_failed_if_commitment_in_state_database_was_edited(
+    company: Company,
+) -> None:
     """The digest in the sealed bundle decides, and not the file in the state database."""
     commitment = company.run_to_commitment()
     company.enter()
@@ -150,7 +156,9 @@ def test_draw_from_edited_commitment_is_refused(company: Company) -> None:
         company.draw()
 
 
-def test_draw_from_replaced_commitment_is_refused(company: Company) -> None:
+def test_draw_raises_control_failed_if_frame_and_commitment_were_replaced_consistently(
+    company: Company,
+) -> None:
     """The draw is refused even if frame, commitment and step record were changed consistently."""
     company.run_to_commitment()
     company.enter()
@@ -182,7 +190,7 @@ def test_draw_from_replaced_commitment_is_refused(company: Company) -> None:
         company.draw()
 
 
-def test_second_sample_of_same_items_under_another_population_id_is_refused(
+def test_freeze_raises_control_failed_if_same_items_were_drawn_under_another_population_id(
     company: Company,
 ) -> None:
     """A second sample of the same items would allow a choice between samples."""
@@ -203,7 +211,9 @@ def test_commitment_is_unchanged_after_it_is_written_and_read(company: Company) 
 
 
 @pytest.mark.parametrize("option", [ENTER, CANCEL])
-def test_answer_to_form_of_another_commitment_is_refused(company: Company, option: str) -> None:
+def test_seed_answer_raises_invalid_answer_if_form_showed_another_commitment(
+    company: Company, option: str
+) -> None:
     """Nothing is stored, and the form is shown again. The same applies to a cancellation."""
     company.run_to_commitment()
     run = company.context()
@@ -217,7 +227,7 @@ def test_answer_to_form_of_another_commitment_is_refused(company: Company, optio
         assert register.refusals_of(conn, run.run) == []
 
 
-def test_draw_without_seed_is_refused(company: Company) -> None:
+def test_draw_raises_control_failed_if_run_has_no_seed(company: Company) -> None:
     """The draw is refused even if a person marks the seed task as successful in Airflow."""
     company.run_to_commitment()
     with pytest.raises(ControlFailed, match="no random seed"):
@@ -282,7 +292,7 @@ def test_run_with_only_empty_populations_seals_no_commitment_and_draws_no_sample
     assert company.conclude().outcome is Outcome.ATTENTION
 
 
-def test_faulty_sql_of_one_population_does_not_affect_others(company: Company) -> None:
+def test_other_populations_are_drawn_if_sql_of_one_population_fails(company: Company) -> None:
     """The report counts the population among the populations without a sample."""
     company.use_populations(population("broken", sql="SELECT id FROM nowhere"), population())
     company.begin()
@@ -300,7 +310,9 @@ def test_faulty_sql_of_one_population_does_not_affect_others(company: Company) -
     assert metric.value == 1
 
 
-def test_commitment_with_too_many_items_is_refused(company: Company) -> None:
+def test_commitment_raises_usage_error_if_samples_would_have_too_many_items(
+    company: Company,
+) -> None:
     """The refusal comes before the seed is known, while the sampling plan can still be changed."""
     many = f"SELECT g AS id FROM generate_series(1, {2 * MOST_ITEMS}) AS g"
     company.use_populations(population(sql=many, tolerable="1/1000000"))
@@ -322,7 +334,9 @@ def test_items_of_both_stages_are_drawn_in_one_step(company: Company) -> None:
     assert {item.stage for item in drawn.items} == {1, 2}
 
 
-def test_freeze_without_record_of_populations_step_is_refused(company: Company) -> None:
+def test_freeze_raises_control_failed_if_record_of_populations_step_is_missing(
+    company: Company,
+) -> None:
     """The first step is missing if a person starts the task by hand."""
     with pytest.raises(
         ControlFailed, match="The choice of quarter and populations is missing in this run"

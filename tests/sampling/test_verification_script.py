@@ -47,7 +47,7 @@ def run_script(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_verification_script_repeats_draw(bundle: Path) -> None:
+def test_verification_script_draws_the_same_items_from_unchanged_bundle(bundle: Path) -> None:
     """The bundle has unusual ids and strata, and a population whose stages need every item."""
     finished = run_script(bundle)
     assert finished.returncode == 0, finished.stderr

@@ -105,7 +105,9 @@ def test_repeated_draw_from_unchanged_bundle_gives_the_same_sample(bundle: Path)
 
 
 @pytest.mark.parametrize("name", [OPENINGS, BRANCHES, STAGED, WHOLE])
-def test_redraw_detects_edit_of_frame(bundle: Path, name: str) -> None:
+def test_redraw_reports_fault_if_sampling_frame_was_edited_or_deleted(
+    bundle: Path, name: str
+) -> None:
     """Edits are changed, added or removed bytes, another order, invalid text, a missing file."""
     path = bundle / f"frames/{name}.tsv"
     content = path.read_bytes()
@@ -166,7 +168,9 @@ def test_redraw_detects_edit_of_frame(bundle: Path, name: str) -> None:
         (["strata"], {"": -5}),
     ],
 )  # fmt: skip
-def test_redraw_detects_edit_of_plan(bundle: Path, name: str, path: list[str], value: Any) -> None:
+def test_redraw_reports_fault_if_sampling_plan_in_commitment_was_edited(
+    bundle: Path, name: str, path: list[str], value: Any
+) -> None:
     """The verification computes the plan from the rates and compares both plans."""
 
     def change(population: Any) -> None:
@@ -178,7 +182,9 @@ def test_redraw_detects_edit_of_plan(bundle: Path, name: str, path: list[str], v
 
 
 @pytest.mark.parametrize("name", [OPENINGS, BRANCHES, STAGED])
-def test_redraw_detects_edit_of_stratum(bundle: Path, name: str) -> None:
+def test_redraw_reports_fault_if_size_name_or_order_of_strata_was_edited(
+    bundle: Path, name: str
+) -> None:
     """The size, the name or the order of strata is changed."""
     path = bundle / "commitment.json"
     before = path.read_bytes()
@@ -212,7 +218,9 @@ def rename(population: Any, part: str) -> None:
 
 @pytest.mark.parametrize("name", [OPENINGS, BRANCHES, STAGED, WHOLE])
 @pytest.mark.parametrize("field", ["number", "stage", "line", "ordinal", "key", "stratum"])
-def test_redraw_detects_edit_of_item(bundle: Path, name: str, field: str) -> None:
+def test_redraw_reports_fault_if_a_field_of_a_sample_item_was_edited(
+    bundle: Path, name: str, field: str
+) -> None:
     """The test edits each column of the first and of the last item."""
     path = bundle / f"samples/{name}.json"
     before = path.read_bytes()
@@ -223,7 +231,7 @@ def test_redraw_detects_edit_of_item(bundle: Path, name: str, field: str) -> Non
         path.write_bytes(before)
 
 
-def test_redraw_detects_added_removed_and_reordered_items(bundle: Path) -> None:
+def test_redraw_reports_fault_if_sample_items_were_added_removed_or_reordered(bundle: Path) -> None:
     """For example, a person may remove an item that deviates."""
     path = bundle / f"samples/{OPENINGS}.json"
     before = path.read_bytes()
@@ -244,7 +252,9 @@ def test_redraw_detects_added_removed_and_reordered_items(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [OPENINGS, BRANCHES, STAGED])
-def test_redraw_detects_edit_of_rejected_repetitions(bundle: Path, name: str) -> None:
+def test_redraw_reports_fault_if_rejected_repeated_numbers_of_sample_were_edited(
+    bundle: Path, name: str
+) -> None:
     """Ordinals and strata of rejected repetitions are added, removed or changed."""
     path = bundle / f"samples/{name}.json"
     before = path.read_bytes()
@@ -264,14 +274,16 @@ def test_redraw_detects_edit_of_rejected_repetitions(bundle: Path, name: str) ->
 
 @pytest.mark.parametrize("field", ["form", "audit", "population", "frame_sha256"])
 @pytest.mark.parametrize("name", [OPENINGS, WHOLE])
-def test_redraw_detects_edit_of_header_of_sample_file(bundle: Path, name: str, field: str) -> None:
+def test_redraw_reports_fault_if_quarter_population_or_frame_in_sample_file_was_edited(
+    bundle: Path, name: str, field: str
+) -> None:
     """The header of a sample file names quarter, population and frame."""
     edit(bundle / f"samples/{name}.json", setting(field, to="other"))
     assert faults(bundle) == {name: ("the sample names another audit, population or frame",)}
 
 
 @pytest.mark.parametrize("seed", [f"{SEED} ", SEED.replace("3", "4", 1), "", SEED[:-1], "\ud800"])
-def test_redraw_detects_edit_of_seed(bundle: Path, seed: str) -> None:
+def test_redraw_reports_fault_or_raises_error_if_seed_was_edited(bundle: Path, seed: str) -> None:
     """An added space is an edit too. A census does not depend on the seed."""
     path = bundle / "seed.json"
     content = json.loads(path.read_text())
@@ -283,7 +295,7 @@ def test_redraw_detects_edit_of_seed(bundle: Path, seed: str) -> None:
         assert {OPENINGS, BRANCHES, STAGED} <= set(faults(bundle))
 
 
-def test_redraw_detects_seed_published_before_commitment(bundle: Path) -> None:
+def test_redraw_reports_fault_if_seed_was_published_before_commitment(bundle: Path) -> None:
     """The time of publication or the time of the commitment was edited."""
     path = bundle / "seed.json"
     before = path.read_bytes()
@@ -296,18 +308,18 @@ def test_redraw_detects_seed_published_before_commitment(bundle: Path) -> None:
     assert "the seed was published at" in faults(bundle)[""][0]
 
 
-def test_redraw_reports_unknown_draw_algorithm(bundle: Path) -> None:
+def test_redraw_reports_fault_if_commitment_contains_unknown_draw_algorithm(bundle: Path) -> None:
     edit(bundle / "commitment.json", setting("algorithm", to="dice"))
     assert "dice drew the bundle" in faults(bundle)[""][0]
 
 
-def test_redraw_detects_edit_of_quarter_in_commitment(bundle: Path) -> None:
+def test_redraw_reports_fault_if_quarter_in_commitment_was_edited(bundle: Path) -> None:
     """The quarter is part of the hashed text, and also of the sample file of a census."""
     edit(bundle / "commitment.json", setting("audit", to="2026Q2"))
     assert set(faults(bundle)) == {OPENINGS, BRANCHES, STAGED, WHOLE}
 
 
-def test_redraw_detects_population_that_was_removed_from_commitment(bundle: Path) -> None:
+def test_redraw_reports_fault_if_a_population_was_removed_from_commitment(bundle: Path) -> None:
     """The sample of a population that was removed from the commitment is still in the bundle."""
     edit(
         bundle / "commitment.json",
@@ -322,7 +334,9 @@ def test_redraw_detects_population_that_was_removed_from_commitment(bundle: Path
 
 
 @pytest.mark.parametrize("name", ["commitment.json", "seed.json"])
-def test_redraw_of_folder_with_missing_or_invalid_file_is_refused(bundle: Path, name: str) -> None:
+def test_redraw_raises_usage_error_if_commitment_or_seed_file_is_missing_or_invalid(
+    bundle: Path, name: str
+) -> None:
     """The error names the file that is missing or invalid."""
     (bundle / name).write_bytes(b"[]")
     with pytest.raises(UsageError, match=f"{name} is not in a format that ParcelSeal writes"):
@@ -341,7 +355,7 @@ def unchanged_bundle(drawn: Path) -> Iterator[None]:
     assert {path: path.stat().st_mtime_ns for path in drawn.rglob("*")} == before
 
 
-def test_redraw_detects_commitment_that_differs_from_sealed_commitment(
+def test_redraw_reports_fault_if_commitment_differs_from_sealed_commitment(
     shop: Company, bundle: Path
 ) -> None:
     """The comparison needs the bundle of the commitment.

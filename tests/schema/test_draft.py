@@ -41,7 +41,7 @@ def load_draft(draft: Draft, folder: Path) -> MappedDatabase:
     return pack.database(draft.name)
 
 
-def test_draft_of_chinook_matches_database(
+def test_data_map_drafted_from_chinook_database_has_no_differences_from_it(
     chinook: psycopg.Connection[Any], tmp_path: Path
 ) -> None:
     """The draft has all keys, references and types, so a comparison finds no difference."""
@@ -59,7 +59,9 @@ def test_draft_of_chinook_matches_database(
     assert draft.tables == 11
 
 
-def test_draft_of_sample_matches_database(courier: psycopg.Connection[Any], tmp_path: Path) -> None:
+def test_data_map_drafted_from_sample_database_has_no_differences_from_it(
+    courier: psycopg.Connection[Any], tmp_path: Path
+) -> None:
     """The sample has composite keys, partitions, and keys inside JSON columns."""
     database = load_draft(draft_of(courier, "courier"), tmp_path)
     assert find_drift(read_schema(courier), database) == []
@@ -69,7 +71,7 @@ def test_draft_of_sample_matches_database(courier: psycopg.Connection[Any], tmp_
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in UNSEEN.glob("*.sql")))
-def test_drafts_of_other_databases_load_and_match_the_databases(
+def test_data_map_drafted_from_each_unfamiliar_schema_has_no_differences_from_it(
     postgres: EmbeddedPostgres, tmp_path: Path, name: str
 ) -> None:
     """These databases have pinyin names, camelCase names, or several schemas."""
@@ -78,7 +80,7 @@ def test_drafts_of_other_databases_load_and_match_the_databases(
         assert find_drift(read_schema(connection), database) == []
 
 
-def test_draft_lists_every_guess_as_unconfirmed(
+def test_drafted_data_map_lists_every_guessed_personal_column_as_unconfirmed(
     courier: psycopg.Connection[Any], tmp_path: Path
 ) -> None:
     """Guesses about keys inside JSON columns are listed too."""
@@ -94,7 +96,7 @@ def test_draft_lists_every_guess_as_unconfirmed(
     assert ("intake_record", "raw.phone") in listed
 
 
-def test_draft_marks_a_column_that_refers_to_a_clerk_as_employee_data(
+def test_draft_sets_data_subject_employee_for_column_that_refers_to_a_clerk(
     courier: psycopg.Connection[Any], tmp_path: Path
 ) -> None:
     """The column names the clerk who entered the customer's record."""
@@ -103,7 +105,9 @@ def test_draft_marks_a_column_that_refers_to_a_clerk_as_employee_data(
     assert customer.fields["name"].subjects == ("customer",)
 
 
-def test_draft_states_number_of_rows_read(postgres: EmbeddedPostgres) -> None:
+def test_draft_comments_contain_number_of_rows_read_from_each_table(
+    postgres: EmbeddedPostgres,
+) -> None:
     """The tables are a small one, a large one that is sampled, and one that cannot be read."""
     script = """CREATE TABLE large (mail text); INSERT INTO large SELECT 'a@b.example'
         FROM generate_series(1, 60000); ANALYZE large;
@@ -124,7 +128,7 @@ def test_draft_states_number_of_rows_read(postgres: EmbeddedPostgres) -> None:
     assert draft.rows["public.small"] == 1
 
 
-def test_draft_keeps_unusual_table_and_column_names_unchanged(
+def test_unusual_table_and_column_names_are_unchanged_in_drafted_data_map(
     postgres: EmbeddedPostgres, tmp_path: Path
 ) -> None:
     """The names contain dots, quotes, Chinese characters, and words that YAML interprets."""
@@ -153,7 +157,7 @@ def test_draft_contains_no_value_of_the_database(postgres: EmbeddedPostgres) -> 
     assert CANARY not in text
 
 
-def test_draft_has_expectations_for_formats_that_values_meet(
+def test_draft_has_format_expectation_for_column_if_its_values_have_that_format(
     chinook: psycopg.Connection[Any],
 ) -> None:
     """At least 95% of the values must have a format. All drafted expectations only warn."""
@@ -178,7 +182,7 @@ def test_draft_has_expectations_for_formats_that_values_meet(
         assert len(names) == len(set(names))
 
 
-def test_draft_lists_all_keys_of_json_column_with_personal_keys(
+def test_draft_lists_all_keys_of_json_column_if_some_keys_are_personal(
     postgres: EmbeddedPostgres,
 ) -> None:
     """Otherwise the next check would report the omitted keys as undeclared."""
@@ -236,7 +240,7 @@ def test_drafted_purpose_lists_every_column_that_is_guessed_to_be_personal(
     assert "has to decide" in text
 
 
-def test_draft_of_database_without_personal_data_loads(
+def test_draft_of_database_without_personal_data_can_be_loaded(
     postgres: EmbeddedPostgres, tmp_path: Path
 ) -> None:
     """The drafted files then contain empty lists."""
@@ -247,7 +251,9 @@ def test_draft_of_database_without_personal_data_loads(
     assert load_draft(draft, tmp_path).collections["genre"].primary_key == ("id",)
 
 
-def test_connection_is_read_only_after_survey(courier: psycopg.Connection[Any]) -> None:
+def test_database_connection_refuses_writes_after_survey_has_used_it(
+    courier: psycopg.Connection[Any],
+) -> None:
     courier.rollback()
     survey(courier, name="x")
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
@@ -256,7 +262,9 @@ def test_connection_is_read_only_after_survey(courier: psycopg.Connection[Any]) 
     courier.read_only = None
 
 
-def test_survey_of_unusable_database_raises_error(postgres: EmbeddedPostgres) -> None:
+def test_survey_raises_error_if_name_is_invalid_or_database_is_empty_or_connection_is_lost(
+    postgres: EmbeddedPostgres,
+) -> None:
     """The errors are about an invalid name, an empty database, and a lost connection."""
     with scratch(postgres) as connection:
         with pytest.raises(UsageError, match="--name"):
@@ -268,7 +276,7 @@ def test_survey_of_unusable_database_raises_error(postgres: EmbeddedPostgres) ->
             survey(connection, name="x")
 
 
-def test_write_draft_refuses_existing_file(tmp_path: Path) -> None:
+def test_write_draft_raises_usage_error_and_writes_nothing_if_a_file_exists(tmp_path: Path) -> None:
     """If one file exists, the other files are not written either."""
     (tmp_path / "purposes.yaml").write_text("mine")
     with pytest.raises(UsageError, match="already"):

@@ -56,7 +56,7 @@ def personal(database: MappedDatabase) -> set[Column]:
 
 
 @pytest.mark.parametrize("with_values", [True, False], ids=["values", "empty tables"])
-def test_guess_finds_personal_columns_of_sample_and_chinook(
+def test_guess_marks_at_least_95_percent_of_personal_columns_of_sample_and_chinook(
     courier: psycopg.Connection[Any], chinook: psycopg.Connection[Any], with_values: bool
 ) -> None:
     """Guesses must mark 95% of personal columns and at most 5% of others, also without values."""
@@ -72,7 +72,7 @@ def test_guess_finds_personal_columns_of_sample_and_chinook(
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in UNSEEN.glob("*.sql")))
-def test_guess_finds_personal_columns_of_schemas_it_was_not_developed_with(
+def test_guess_marks_at_least_90_percent_of_personal_columns_of_schemas_not_used_to_develop_it(
     postgres: EmbeddedPostgres, name: str
 ) -> None:
     """Each script lists its personal columns in comments."""
@@ -140,7 +140,7 @@ def test_guess_recognises_personal_columns_by_names_in_many_languages(
     assert guess_by_names({"customer": f"id {column}"})[f"customer.{column}"] == category
 
 
-def test_guess_treats_column_name_as_personal_only_in_tables_of_people() -> None:
+def test_column_called_name_is_guessed_as_personal_only_in_tables_of_people() -> None:
     """Names of a track, a department or a company are not personal."""
     guesses = guess_by_names({
         "customer": "id name", "employees": "id name", "track": "id name composer", "genre": "name",
@@ -169,7 +169,7 @@ def test_guess_does_not_mark_phone_and_address_of_suppliers_as_personal(
     assert columns == {"contact_name", "owner_id_number"}
 
 
-def test_guess_treats_column_state_as_personal_in_addresses_but_not_in_orders() -> None:
+def test_column_called_state_is_guessed_as_personal_in_addresses_but_not_in_orders() -> None:
     """In a table of orders, a column called state is not a geographic location."""
     guesses = guess_by_names({
         "orders": "id customer_id state email", "address": "id customer_id city state",
@@ -180,7 +180,7 @@ def test_guess_treats_column_state_as_personal_in_addresses_but_not_in_orders() 
     assert not any(name.startswith("product.") for name in guesses)
 
 
-def test_guess_does_not_mark_columns_about_contact_data_such_as_email_verified() -> None:
+def test_guess_does_not_mark_columns_such_as_email_verified_or_phone_type_as_personal() -> None:
     guesses = guess_by_names(
         {"subscription_event": "person_id phone_type email_verified address_count"}
     )
@@ -196,7 +196,9 @@ def test_guess_recognises_references_to_people_by_column_name() -> None:
     }  # fmt: skip
 
 
-def test_guess_uses_values_if_column_names_are_meaningless(postgres: EmbeddedPostgres) -> None:
+def test_personal_columns_with_meaningless_names_are_recognised_by_their_values(
+    postgres: EmbeddedPostgres,
+) -> None:
     """The columns f1 to f6 are marked because of their values.
 
     Other numbers and codes stay unmarked.

@@ -27,7 +27,7 @@ def categories(postgres: EmbeddedPostgres, script: str) -> dict[str, str]:
     ("names", "orders", "is_customer"),
     [(PEOPLE, "", True), (FIRMS, "", False), ("NULL", "", False), ("NULL", "REFERENCES", True)],
 )
-def test_guess_treats_partners_as_customers_if_values_or_orders_indicate_it(
+def test_partner_table_counts_as_customers_if_it_has_names_of_people_or_orders_refer_to_it(
     postgres: EmbeddedPostgres, names: str, orders: str, is_customer: bool
 ) -> None:
     """Partners are customers if they have names of people, or if orders refer to the table."""
@@ -53,7 +53,9 @@ def test_guess_recognises_ibans_and_ip_addresses_by_value(postgres: EmbeddedPost
     }
 
 
-def test_guess_reads_first_item_of_arrays(postgres: EmbeddedPostgres) -> None:
+def test_guess_recognises_personal_array_column_by_first_item_of_arrays(
+    postgres: EmbeddedPostgres,
+) -> None:
     """The first item is also read if the array type is a domain."""
     script = """CREATE DOMAIN mails AS text[];
     CREATE TABLE x (a text[], b mails, c varchar(30)[], d text[], e int[], f text[]);
@@ -67,7 +69,7 @@ def test_guess_reads_first_item_of_arrays(postgres: EmbeddedPostgres) -> None:
     }
 
 
-def test_guess_treats_network_address_columns_as_personal_unless_they_are_of_machines(
+def test_guess_marks_network_addresses_as_personal_except_addresses_of_machines(
     postgres: EmbeddedPostgres,
 ) -> None:
     script = """CREATE TABLE visit_log (at timestamptz, origin inet, block cidr, gateway inet);
@@ -79,7 +81,7 @@ def test_guess_treats_network_address_columns_as_personal_unless_they_are_of_mac
 
 
 @pytest.mark.parametrize("kind", ["tsrange", "tstzrange", "daterange", "datemultirange"])
-def test_guess_treats_column_period_as_personal_in_rentals_but_not_in_prices(
+def test_column_called_period_is_guessed_as_personal_in_rentals_but_not_in_prices(
     postgres: EmbeddedPostgres, kind: str
 ) -> None:
     """A period for which a price is valid is not personal."""
@@ -101,7 +103,7 @@ def test_guess_does_not_mark_technical_timestamps_as_personal(postgres: Embedded
     assert not {"customer.last_update", "customer.write_date"} & guessed.keys()
 
 
-def test_guess_recognises_personal_columns_despite_spaces_in_names_and_no_primary_key(
+def test_guess_recognises_personal_columns_of_table_with_space_in_name_and_no_primary_key(
     postgres: EmbeddedPostgres,
 ) -> None:
     """In a table without a primary key, the column id identifies the person."""
@@ -114,7 +116,7 @@ def test_guess_recognises_personal_columns_despite_spaces_in_names_and_no_primar
     }
 
 
-def test_guess_marks_records_about_customers_as_account_and_about_staff_as_workplace_data(
+def test_review_by_customer_is_guessed_as_account_data_and_appraisal_of_staff_as_workplace_data(
     postgres: EmbeddedPostgres,
 ) -> None:
     """A review by a customer is account data. An appraisal of an employee is workplace data."""

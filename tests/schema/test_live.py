@@ -59,7 +59,7 @@ def test_read_schema_returns_unusual_table_and_column_names_unchanged(live: Live
     assert table.comment == "客户"
 
 
-def test_read_schema_resolves_column_types(live: LiveSchema) -> None:
+def test_read_schema_returns_base_types_of_domain_and_array_columns(live: LiveSchema) -> None:
     """Domains and arrays are resolved, dropped columns omitted, and key columns not nullable."""
     columns = live.tables["sales.eu", 'Kunde "Süd"'].columns
     assert {
@@ -79,7 +79,7 @@ def test_read_schema_resolves_column_types(live: LiveSchema) -> None:
     assert {name for name, column in columns.items() if column.generated} == {"total"}
 
 
-def test_read_schema_reads_key_columns_in_order_and_foreign_keys_across_schemas(
+def test_read_schema_returns_key_columns_in_order_and_foreign_keys_to_other_schemas(
     live: LiveSchema,
 ) -> None:
     """The schema has composite keys, self references and unique indexes."""
@@ -106,7 +106,9 @@ def test_read_schema_merges_partitions_into_parent(live: LiveSchema) -> None:
     assert child.rows is None  # never analysed
 
 
-def test_read_schema_sets_kind_of_views_and_foreign_tables(live: LiveSchema) -> None:
+def test_read_schema_distinguishes_tables_views_materialized_views_and_foreign_tables(
+    live: LiveSchema,
+) -> None:
     kinds = {name: table.kind for (schema, name), table in live.tables.items() if schema == "other"}
     assert (kinds["seen"], kinds["kept"], kinds["far"], kinds["nothing"]) == (
         "view", "materialized_view", "foreign_table", "table"

@@ -72,7 +72,7 @@ def test_each_pattern_matches_the_usual_spellings_of_its_values_and_nothing_else
             st.integers(0, 999), st.booleans(),
         ), min_size=1, max_size=20),
 )  # fmt: skip
-def test_resident_id_pattern_verifies_check_character_by_the_standard(
+def test_resident_id_pattern_matches_only_numbers_with_correct_check_character(
     courier: psycopg.Connection[Any], bodies: list[Any]
 ) -> None:
     """The SQL is compared with Python code for GB 11643, for right and wrong check characters."""
@@ -93,7 +93,7 @@ def test_blank_values_are_not_counted_as_filled(postgres: EmbeddedPostgres) -> N
         assert counts_of_values(connection, []).share("email") == 0.0
 
 
-def test_count_patterns_counts_hostile_and_very_long_values_as_filled(
+def test_very_long_values_and_values_with_sql_code_are_counted_as_filled(
     postgres: EmbeddedPostgres,
 ) -> None:
     """The values have quotes, ten megabytes, zero-width characters or formulas."""
@@ -114,7 +114,7 @@ def test_count_patterns_reads_a_sample_of_a_large_table(postgres: EmbeddedPostgr
         assert count_table(connection).columns["v"].rows == 1
 
 
-def test_count_patterns_does_not_list_json_keys_that_could_be_personal_data(
+def test_count_patterns_omits_json_keys_that_could_be_personal_data(
     postgres: EmbeddedPostgres,
 ) -> None:
     """Such keys are rare, or look like a phone number or a person."""
@@ -153,7 +153,9 @@ def test_slow_query_is_cancelled_and_the_next_table_is_read(
         assert count_table(connection, "m").refused == ""
 
 
-def test_count_patterns_works_on_read_only_connection(courier: psycopg.Connection[Any]) -> None:
+def test_count_patterns_returns_counts_on_read_only_connection(
+    courier: psycopg.Connection[Any],
+) -> None:
     """The function writes nothing, not even a temporary table."""
     courier.rollback()
     courier.read_only = True

@@ -16,7 +16,9 @@ from tests.schema.test_patterns import count_table
     "name",
     ["100%", "%s", "%(given)s", "v", "n", 'quo"te', "two words", "Groß", "line\nbreak", "{}"],
 )
-def test_count_patterns_works_with_any_column_name(postgres: EmbeddedPostgres, name: str) -> None:
+def test_count_patterns_returns_correct_counts_if_column_name_has_special_characters(
+    postgres: EmbeddedPostgres, name: str
+) -> None:
     """The names are placeholders of the driver, aliases of the SQL, and names that need quotes."""
     quoted = '"' + name.replace('"', '""') + '"'
     script = f"""CREATE TABLE t ({quoted} text, "doc%" jsonb);
@@ -58,7 +60,7 @@ def test_count_patterns_counts_supported_column_types_and_skips_other_types(
     }  # fmt: skip
 
 
-def test_column_that_cannot_be_read_does_not_affect_other_columns(
+def test_other_columns_are_counted_if_a_column_cannot_be_read(
     postgres: EmbeddedPostgres,
 ) -> None:
     """A virtual column divides by zero, and a JSON column has a value that jsonb refuses."""
@@ -76,7 +78,7 @@ def test_column_that_cannot_be_read_does_not_affect_other_columns(
     assert not counts.refused
 
 
-def test_column_without_select_privilege_does_not_affect_other_columns(
+def test_other_columns_are_counted_if_select_privilege_on_a_column_is_missing(
     postgres: EmbeddedPostgres,
 ) -> None:
     """If the first statement can read none of its columns, no further columns are tried."""
@@ -136,7 +138,7 @@ def test_locked_table_is_reported_as_unreadable_after_timeout(
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII", "EUC_CN"])
-def test_count_patterns_works_in_databases_with_other_encodings(
+def test_count_patterns_returns_correct_counts_in_databases_without_utf8_encoding(
     postgres: EmbeddedPostgres, encoding: str
 ) -> None:
     """In these encodings, a statement cannot contain Chinese characters."""

@@ -22,7 +22,7 @@ def test_yaml_scalar_of_any_name_is_read_back_unchanged(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["no", "null", "True", "1e3", "2024", "0x1F", "12:30", "=", "~"])
-def test_yaml_scalar_quotes_words_that_yaml_interprets(name: str) -> None:
+def test_yaml_scalar_puts_quotes_around_words_such_as_no_and_null(name: str) -> None:
     """A column called ``no`` must not become a boolean."""
     assert scalar(name) == f'"{name}"'
 

@@ -24,7 +24,7 @@ def psql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return script
 
 
-def test_password_is_only_in_the_environment(psql: Path):
+def test_database_password_is_in_environment_of_client_program_and_not_on_command_line(psql: Path):
     """Every user of a machine can read the command lines of its processes."""
     psql.write_text('#!/bin/sh\necho "$@"; echo "$PGPASSWORD"\n')
     with ClientProgram("psql", ["--quiet"], ADDRESS) as program:
@@ -34,7 +34,7 @@ def test_password_is_only_in_the_environment(psql: Path):
     assert "s3cret" not in words
 
 
-def test_many_messages_do_not_block_program_and_only_the_first_are_kept(psql: Path):
+def test_program_that_prints_very_many_messages_ends_and_only_first_messages_are_kept(psql: Path):
     """A database function may raise more notices than fit into the buffer of a pipe."""
     lines = [
         "#!/bin/sh",
@@ -50,7 +50,7 @@ def test_many_messages_do_not_block_program_and_only_the_first_are_kept(psql: Pa
     assert (program.sqlstate, program.last_error) == ("42501", "gone")
 
 
-def test_feeding_a_program_that_stops_reading_raises_no_error(psql: Path):
+def test_feed_raises_no_error_if_program_stops_reading_its_input(psql: Path):
     """pg_restore stops reading when it has loaded the tables that it has to load."""
     psql.write_text("#!/bin/sh\nhead -c 3\n")
     with ClientProgram("psql", [], takes_input=True) as program:
@@ -59,7 +59,9 @@ def test_feeding_a_program_that_stops_reading_raises_no_error(psql: Path):
         assert program.wait() == 0
 
 
-def test_program_gets_sigint_at_the_end_of_its_block(psql: Path, tmp_path: Path):
+def test_client_program_gets_sigint_if_an_error_is_raised_in_its_with_block(
+    psql: Path, tmp_path: Path
+):
     """After SIGINT, a program cancels the statement on its server. After SIGKILL, it could not."""
     mark = tmp_path / "mark"
     lines = [
@@ -83,7 +85,7 @@ def test_program_gets_sigint_at_the_end_of_its_block(psql: Path, tmp_path: Path)
     assert time.monotonic() - started < 30
 
 
-def test_program_is_ended_if_a_signal_interrupts_the_wait(psql: Path):
+def test_client_program_is_ended_if_a_signal_interrupts_the_wait_for_it(psql: Path):
     """A command that is interrupted must not leave a program running."""
     psql.write_text("#!/bin/sh\nexec sleep 60\n")
 

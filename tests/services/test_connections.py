@@ -23,7 +23,7 @@ from include.services.errors import UsageError
 SECRET = "s3cr3t-pass"
 
 
-def test_uri_and_json_give_the_same_connection():
+def test_connection_uri_and_json_with_same_values_are_parsed_to_equal_connections():
     """All fields are equal: type, host, port, login, password, database and extra."""
     uri = parse("customer_db", f"postgresql://me:{SECRET}@db.example:6432/courier?sslmode=require")
     given_json = json.dumps(
@@ -51,7 +51,7 @@ def test_uri_and_json_give_the_same_connection():
 
 
 @given(st.text(st.characters(blacklist_categories=["Cs"]), min_size=1))
-def test_uri_keeps_any_password_login_and_database(text: str):
+def test_percent_encoded_password_login_and_database_of_connection_uri_are_decoded(text: str):
     """As in Airflow, characters such as @, : and spaces, and Chinese text, are percent-encoded."""
     word = quote(text, safe="")
     spec = parse("x", f"postgres://{word}:{word}@h/{word}?k={word}")
@@ -70,7 +70,7 @@ def test_uri_keeps_any_password_login_and_database(text: str):
         ("aws://key:secret@", "", None),
     ],
 )
-def test_host_of_connection_uri_keeps_upper_case(uri: str, host: str, port: int | None):
+def test_upper_case_in_host_of_connection_uri_is_unchanged(uri: str, host: str, port: int | None):
     """The host may be the path of a socket folder, in which upper case matters."""
     spec = parse("x", uri)
     assert (spec.host, spec.port) == (host, port)
@@ -95,7 +95,9 @@ def test_extra_with_nested_objects_is_read_from_uri_and_json():
         ("s3", "s3"),
     ],
 )
-def test_connection_types_are_normalised(name: str, conn_type: str):
+def test_connection_type_postgresql_with_or_without_driver_is_read_as_postgres(
+    name: str, conn_type: str
+):
     """As in Airflow, postgresql means postgres, and the name of a driver is ignored."""
     assert parse("x", f"{name}://h/d").conn_type == conn_type
     assert parse("x", json.dumps({"conn_type": name})).conn_type == conn_type
@@ -128,7 +130,7 @@ def test_error_for_unreadable_connection_contains_its_variable_and_not_its_value
     assert error.value.__suppress_context__
 
 
-def test_environment_variables_are_read_as_in_airflow():
+def test_connection_is_read_from_airflow_variable_in_upper_case_and_is_none_if_missing():
     """The names of the variables are in upper case.
 
     If a variable is missing, no connection is defined; an empty variable is an error.
@@ -148,7 +150,7 @@ def test_repr_of_connection_shows_neither_password_nor_extra():
     assert SECRET not in repr(spec)
 
 
-def test_text_of_extra_distinguishes_false_zero_and_missing_values():
+def test_default_replaces_missing_or_null_extra_value_but_not_false_or_zero():
     """For example, the default must not replace the JSON value ``"verify": false``."""
     spec = ConnectionSpec("x", "aws", extra={"no": False, "yes": True, "zero": 0, "null": None})
     assert spec.text("no", "true") == "false"
@@ -168,7 +170,9 @@ def test_text_of_extra_distinguishes_false_zero_and_missing_values():
         ({"verify": "/etc/ca.pem"}, "/etc/ca.pem"),
     ],
 )
-def test_tls_verification_is_on_by_default(extra: dict[str, object], verify: bool | str):
+def test_tls_verification_of_aws_connection_is_on_by_default(
+    extra: dict[str, object], verify: bool | str
+):
     """The test covers the connections of S3 and KMS."""
     assert ConnectionSpec("x", "aws", extra=extra).verify == verify
 
@@ -180,7 +184,7 @@ def _settings(path: Path, setting: str = "AIRFLOW__WORKERS__SECRETS_BACKEND") ->
     }
 
 
-def test_connections_file_of_airflow_precedes_environment(tmp_path: Path):
+def test_connection_in_airflow_connections_file_overrides_environment_variable(tmp_path: Path):
     """As in Airflow, the environment is read only for connections that the file does not define."""
     path = tmp_path / "connections.json"
     connection_json = {

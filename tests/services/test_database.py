@@ -29,7 +29,7 @@ def address(host: str, **extra: object) -> DatabaseAddress:
 
 
 @pytest.mark.parametrize("host", ["db.example", "10.0.0.5", "127.0.0.1.example", "127.example"])
-def test_database_server_on_another_host_is_verified_by_default(host: str):
+def test_tls_certificate_of_database_on_another_host_is_verified_by_default(host: str):
     """The certificate and the name are verified with the system's certificate authorities."""
     parameters = address(host).parameters
     assert (parameters["sslmode"], parameters["sslrootcert"]) == ("verify-full", "system")
@@ -52,7 +52,7 @@ def test_tls_is_required_if_one_of_several_hosts_is_remote():
     assert database_address.parameters["sslmode"] == "verify-full"
 
 
-def test_password_is_only_in_environment_and_conninfo():
+def test_database_password_is_in_environment_and_conninfo_but_not_in_repr_or_display_name():
     """The password is neither in the repr, nor in the description, nor on a command line."""
     database_address = address("db.example")
     for shown in (
@@ -70,7 +70,7 @@ def test_password_is_only_in_environment_and_conninfo():
 
 
 @pytest.mark.parametrize("variable", ["PGHOST", "PGHOSTADDR"])
-def test_environment_variable_does_not_redirect_local_address(
+def test_pghost_variable_does_not_change_the_server_of_a_local_database_address(
     postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch, variable: str
 ):
     """Otherwise, the password would be sent to another host without TLS.
@@ -88,7 +88,7 @@ def test_environment_variable_does_not_redirect_local_address(
         assert "192.0.2.1" not in str(error.value)
 
 
-def test_service_of_environment_does_not_redirect_local_address(
+def test_pgservice_variable_does_not_change_the_server_of_a_local_database_address(
     postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     """The libpq library reads omitted keywords from the service file that the environment names."""
@@ -99,7 +99,7 @@ def test_service_of_environment_does_not_redirect_local_address(
         assert conn.execute("SELECT inet_server_addr()").fetchone() == (None,)
 
 
-def test_address_with_service_connects_and_is_verified_by_default(
+def test_address_with_libpq_service_connects_and_its_default_sslmode_is_verify_full(
     postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     """The libpq library reads the host from the service file, which ParcelSeal does not read."""
@@ -132,7 +132,9 @@ def test_address_without_password_uses_password_of_environment(
     assert DatabaseAddress.from_conninfo(f"{words} password=other").password == "other"
 
 
-def test_secrets_are_not_on_a_command_line(postgres: EmbeddedPostgres):
+def test_sslpassword_is_passed_in_private_service_file_and_not_on_command_line(
+    postgres: EmbeddedPostgres,
+):
     """PostgreSQL's programs read other secrets from a file that only this user can read."""
     database_address = DatabaseAddress.from_conninfo(
         f"{postgres.conninfo('postgres')} sslpassword='pass phrase'"
@@ -156,7 +158,7 @@ def test_secrets_are_not_on_a_command_line(postgres: EmbeddedPostgres):
     assert database_address.environment()["PGSERVICEFILE"] == str(file)
 
 
-def test_secret_file_is_deleted_at_the_end_of_its_process(tmp_path: Path):
+def test_secret_file_is_deleted_when_the_process_that_created_it_ends(tmp_path: Path):
     """A forked child process must not delete the file."""
     code = (
         "import os\n"
@@ -177,7 +179,7 @@ def test_secret_file_is_deleted_at_the_end_of_its_process(tmp_path: Path):
 
 
 @pytest.mark.parametrize("secret", ["ends with a blank ", "a\nb", "x" * 1000])
-def test_secret_that_programs_would_misread_is_refused(secret: str):
+def test_secret_with_trailing_space_line_break_or_1000_characters_raises_usage_error(secret: str):
     """The error must not contain the secret."""
     database_address = DatabaseAddress.from_parameters(
         {"host": "localhost", "sslpassword": secret}, ""
@@ -198,7 +200,7 @@ def test_secret_that_programs_would_misread_is_refused(secret: str):
         "postgresql://u/s3cr3t@h/d",
     ],
 )
-def test_uri_is_refused_if_end_of_password_would_be_read_as_host_or_database(uri: str):
+def test_uri_with_unescaped_special_character_in_password_raises_usage_error(uri: str):
     """Errors name the host and the database, so the end of the password would appear in a log."""
     with pytest.raises(UsageError, match="must be escaped") as error:
         DatabaseAddress.from_conninfo(uri)
@@ -212,7 +214,9 @@ def test_uri_is_refused_if_end_of_password_would_be_read_as_host_or_database(uri
 @pytest.mark.parametrize(
     ("login", "schema"), [("", "s3cr3t@h/d"), ("u", "s3cr3t@h/d"), ("", "s3cr3t@h")]
 )
-def test_connection_is_refused_if_airflow_read_end_of_password_as_database(login: str, schema: str):
+def test_connection_raises_usage_error_if_airflow_parsed_end_of_password_as_database_name(
+    login: str, schema: str
+):
     """In a task, Airflow itself parses the URI.
 
     The end of the password is then the database name.
@@ -225,7 +229,7 @@ def test_connection_is_refused_if_airflow_read_end_of_password_as_database(login
     assert DatabaseAddress.from_connection(named).name == "mail@shop"
 
 
-def test_escaped_and_unambiguous_addresses_are_accepted():
+def test_uri_with_escaped_or_unambiguous_special_characters_is_accepted():
     """Cases: mail addresses in the query of a URI, paths of sockets, and escaped passwords."""
     database_address = DatabaseAddress.from_conninfo("postgresql://u:a%2Fb%40c%23d%3F@h:5432/d")
     assert (database_address.password, database_address.display_name) == ("a/b@c#d?", "d on h:5432")
@@ -262,7 +266,7 @@ def test_programs_get_no_pg_variables_of_the_worker(monkeypatch: pytest.MonkeyPa
     assert environment["LC_MESSAGES"] == "C"
 
 
-def test_invalid_addresses_are_refused_and_not_quoted():
+def test_invalid_database_address_raises_usage_error_without_its_password():
     """The text of an address may contain a password."""
     with pytest.raises(UsageError, match="Connection x is of type mysql, not postgres"):
         DatabaseAddress.from_connection(ConnectionSpec("x", "mysql"))
@@ -290,7 +294,7 @@ def test_postgres_connection_as_json_or_uri_connects(postgres: EmbeddedPostgres,
         assert conn.execute("SELECT current_user").fetchone() == ("postgres",)
 
 
-def test_with_database_changes_the_database_and_keeps_server_user_and_password(
+def test_with_database_returns_address_of_another_database_with_same_server_and_login(
     postgres: EmbeddedPostgres,
 ):
     """The server, the user and the password stay the same."""
@@ -309,7 +313,9 @@ def role(postgres: EmbeddedPostgres) -> Iterator[str]:
         admin.execute(f"DROP ROLE {name}")
 
 
-def test_wrong_password_role_or_database_is_usage_error(postgres: EmbeddedPostgres, role: str):
+def test_connecting_with_wrong_password_role_or_database_raises_usage_error(
+    postgres: EmbeddedPostgres, role: str
+):
     """The exit code is 2. The error has an action and does not contain the password."""
     right = DatabaseAddress.from_conninfo(postgres.conninfo("postgres", role, "right"))
     with right.connect():
@@ -351,7 +357,7 @@ def test_connecting_to_unreachable_server_raises_database_unavailable():
         assert not error.value.answered
 
 
-def test_dumps_are_in_utf8_and_utc(postgres: EmbeddedPostgres):
+def test_pg_dump_output_has_utf8_text_and_utc_timestamps(postgres: EmbeddedPostgres):
     """Otherwise, the same rows would have different digests on different servers."""
     name = f"t_{uuid.uuid4().hex[:8]}"
     with psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as admin:

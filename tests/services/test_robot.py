@@ -35,7 +35,9 @@ def robot(url: str, kind: str, *, token: str = TOKEN, secret: str = SECRET) -> R
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_kind_of_robot_gets_its_format_and_signature(server: RobotServer, kind: str) -> None:
+def test_each_kind_of_chat_robot_accepts_format_and_signature_of_message(
+    server: RobotServer, kind: str
+) -> None:
     """Each chat service requires another format. Non-ASCII text arrives unchanged."""
     assert robot(server.url, kind).send("培训提醒: two") == Reply(DeliveryStatus.ACCEPTED, "200")
     assert server.texts == ["培训提醒: two"]
@@ -50,7 +52,7 @@ def test_each_kind_of_robot_gets_its_format_and_signature(server: RobotServer, k
         ("feishu", TOKEN, "wrong", "200 19021"),
     ],
 )
-def test_message_with_wrong_token_or_secret_is_refused(
+def test_chat_message_with_wrong_token_or_secret_gets_delivery_status_refused(
     server: RobotServer, kind: str, token: str, secret: str, code: str
 ) -> None:
     """The reply has the documented error number, but no text of the server."""
@@ -76,7 +78,7 @@ def test_message_with_wrong_token_or_secret_is_refused(
         ("wecom", "drop", Reply(DeliveryStatus.IN_DOUBT)),
     ],
 )
-def test_chat_message_is_accepted_deferred_refused_or_in_doubt_according_to_robot_response(
+def test_robot_response_decides_if_chat_message_is_accepted_deferred_refused_or_in_doubt(
     server: RobotServer, kind: str, answer: tuple[int, str] | str, reply: Reply
 ) -> None:
     """If the rate limit is exceeded, the message is deferred.
@@ -87,13 +89,13 @@ def test_chat_message_is_accepted_deferred_refused_or_in_doubt_according_to_robo
     assert robot(server.url, kind).send("one") == reply
 
 
-def test_delivery_to_unreachable_robot_is_unavailable() -> None:
+def test_send_returns_status_unavailable_if_chat_robot_is_unreachable() -> None:
     """The message is not in doubt, because no connection was opened."""
     chat_robot = robot(f"http://127.0.0.1:{free_port()}", "wecom")
     assert chat_robot.send("one") == Reply(DeliveryStatus.UNAVAILABLE)
 
 
-def test_delivery_is_in_doubt_if_robot_responds_too_late(
+def test_delivery_status_is_in_doubt_if_chat_robot_responds_too_late(
     server: RobotServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The message may already be in the chat."""
@@ -122,7 +124,7 @@ def test_token_and_secret_are_in_no_log_or_repr(
         (ConnectionSpec("chat", "http", f"http://h/{TOKEN}", extra={"kind": "wecom"}), "not https"),
     ],
 )
-def test_faulty_robot_connections_are_usage_errors(
+def test_invalid_chat_robot_connection_raises_usage_error_without_its_token(
     connection_spec: ConnectionSpec, why: str
 ) -> None:
     """The error must not contain the URL, which includes the token."""
@@ -139,7 +141,7 @@ def test_faulty_robot_connections_are_usage_errors(
         (("https://chat.example/", 8443, "", "k"), ":8443/cgi-bin/webhook/send?key=k"),
     ],
 )
-def test_robot_url_is_read_completely_or_built_from_host_and_token(
+def test_robot_url_is_used_as_configured_or_built_from_host_and_token(
     address_parts: tuple[str, int | None, str, str], url: str
 ) -> None:
     """Operators may enter the URL as copied from the chat, or host and token separately."""

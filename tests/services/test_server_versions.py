@@ -32,7 +32,7 @@ def test_major_version_is_read_from_version_number_and_version_text(
 
 
 @pytest.mark.parametrize("version", [140022, 190000])
-def test_error_for_unsupported_server_lists_supported_versions(version: int) -> None:
+def test_error_for_unsupported_server_version_contains_the_supported_versions(version: int) -> None:
     with pytest.raises(UsageError, match="versions 15, 16, 17 and 18 are supported"):
         require_fitting_server(version, "The database courier")
 

@@ -114,7 +114,9 @@ def start(script: str, before: str = START) -> tuple[subprocess.Popen[str], int]
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize(("script", "words"), [(POLITE, ""), (DEFERRED, "whole")])
-def test_signal_raises_interruption_in_main_thread(number: int, script: str, words: str) -> None:
+def test_signal_ends_process_and_children_with_exit_code_128_plus_signal_number(
+    number: int, script: str, words: str
+) -> None:
     process, child = start(script)
     process.send_signal(number)
     printed, _ = process.communicate(timeout=120)
@@ -139,7 +141,7 @@ def test_second_signal_ends_process_and_children_at_once() -> None:
     assert not psutil.pid_exists(child)
 
 
-def test_signal_sent_twice_by_timeout_leaves_time_to_clean_up() -> None:
+def test_same_signal_twice_within_a_second_leaves_process_time_to_clean_up() -> None:
     process, child = start(SLOW)
     process.send_signal(signal.SIGTERM)
     time.sleep(0.1)
@@ -166,7 +168,7 @@ def test_time_limit_ends_process_and_children_that_ignore_the_signal() -> None:
     assert not psutil.pid_exists(child)
 
 
-def test_child_program_cleans_up_before_its_command_ends() -> None:
+def test_child_program_cleans_up_if_its_parent_process_gets_sigterm() -> None:
     process, _child = start(PROGRAM)
     assert process.stdout is not None
     assert process.stdout.readline() == "at work\n"
@@ -186,7 +188,7 @@ def test_child_program_cleans_up_if_its_process_group_gets_the_signal(number: in
     assert printed.count("cleaned up") == 1
 
 
-def test_programs_that_a_child_program_started_end_with_it() -> None:
+def test_processes_started_by_a_child_program_end_with_it_after_sigterm() -> None:
     helper = 'import subprocess; subprocess.Popen(["sleep", "60"])'
     process, _child = start(PROGRAM.replace("import time", f"import time; {helper}"))
     assert process.stdout is not None
@@ -196,7 +198,7 @@ def test_programs_that_a_child_program_started_end_with_it() -> None:
     assert "cleaned up" in printed
 
 
-def test_child_program_cleans_up_if_its_command_is_killed() -> None:
+def test_child_program_cleans_up_if_its_parent_process_is_killed() -> None:
     process, _child = start(PROGRAM)
     assert process.stdout is not None
     assert process.stdout.readline() == "at work\n"

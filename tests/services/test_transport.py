@@ -32,7 +32,7 @@ LOCAL, VERIFIED, UNVERIFIED, PLAIN = Transport
         ("", True, PLAIN),
     ],
 )
-def test_transport_of_url_is_local_verified_unverified_or_plain(
+def test_transport_security_of_url_is_classified_by_host_scheme_and_certificate_check(
     url: str, verify: bool | str, way: Transport
 ) -> None:
     """Only the host of the URL counts, not a user name in it that looks like a host."""
@@ -58,7 +58,7 @@ def test_transport_of_url_is_local_verified_unverified_or_plain(
         ("host=localhost hostaddr=10.0.0.5 sslmode=disable", PLAIN),
     ],
 )
-def test_transport_to_database_is_verified_unless_all_addresses_are_local(
+def test_transport_to_database_is_verified_by_default_if_any_address_is_remote(
     conninfo: str, way: Transport
 ) -> None:
     """If the connection sets sslmode, this setting decides for addresses on other machines."""
@@ -78,7 +78,7 @@ def test_transport_to_database_is_verified_unless_all_addresses_are_local(
         ({}, VERIFIED),
     ],
 )
-def test_transport_to_store_and_kms_is_classified_by_scheme_and_host_of_their_endpoint(
+def test_transport_security_of_store_and_kms_is_classified_by_endpoint_url(
     extra: dict[str, object], way: Transport
 ) -> None:
     """If no endpoint is set, AWS is used over verified TLS."""
@@ -91,7 +91,7 @@ def test_transport_to_store_and_kms_is_classified_by_scheme_and_host_of_their_en
     assert kms_transport(ConnectionSpec("x", "aws", extra=kms)) is way
 
 
-def test_kms_without_region_is_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kms_connection_without_region_raises_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise, an error of boto3 would abort the preflight of a backup."""
     for name in ("AWS_DEFAULT_REGION", "AWS_REGION", "AWS_CONFIG_FILE"):
         monkeypatch.delenv(name, raising=False)
@@ -100,7 +100,7 @@ def test_kms_without_region_is_usage_error(monkeypatch: pytest.MonkeyPatch) -> N
         kms_transport(ConnectionSpec("x", "aws", extra={"bucket": "b"}))
 
 
-def test_transport_to_store_and_kms_is_plain_if_environment_sets_an_http_endpoint(
+def test_transport_to_store_and_kms_is_classified_as_plain_if_environment_sets_http_endpoint(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """If the connection names no endpoint, boto3 uses the AWS settings of the environment."""
@@ -109,5 +109,5 @@ def test_transport_to_store_and_kms_is_plain_if_environment_sets_an_http_endpoin
     assert (store_transport(spec), kms_transport(spec)) == (PLAIN, PLAIN)
 
 
-def test_transport_to_directory_store_is_local() -> None:
+def test_transport_to_directory_store_is_classified_as_local() -> None:
     assert store_transport(ConnectionSpec("x", "fs", extra={"path": "/mnt"})) is LOCAL

@@ -92,7 +92,7 @@ SETTLED = (
 )
 
 
-def test_erasures_of_settled_batch_cannot_be_changed_but_those_of_open_batch_can(
+def test_rows_of_settled_erasure_batch_cannot_be_changed_but_rows_of_open_batch_can(
     erasures: Engine,
 ) -> None:
     """Entries of an open batch may move to a later batch."""
@@ -149,7 +149,7 @@ def test_erasure_request_can_be_closed_but_not_changed(erasures: Engine) -> None
     "statement",
     ["DELETE FROM register_loss", "UPDATE register_loss SET lost = '{}'", "TRUNCATE register_loss"],
 )
-def test_accepted_loss_of_register_rows_cannot_be_changed_or_deleted(
+def test_rows_of_table_register_loss_cannot_be_changed_or_deleted(
     erasures: Engine, statement: str
 ) -> None:
     refused(erasures, statement, "register_loss", "recover-ledger --accept-losses")
@@ -161,7 +161,7 @@ UPDATE erasure_batch SET settled_at = now(), entries = (
 """
 
 
-def test_batch_without_digest_of_its_entries_cannot_be_settled(erasures: Engine) -> None:
+def test_erasure_batch_without_digest_of_its_entries_cannot_be_settled(erasures: Engine) -> None:
     with pytest.raises(IntegrityError, match="digested"), erasures.begin() as conn:
         conn.exec_driver_sql(SETTLE_WITHOUT_DIGEST.format(2))
     with erasures.begin() as conn:

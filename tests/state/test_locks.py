@@ -60,7 +60,9 @@ def end_other_sessions(database: str) -> None:
         )
 
 
-def test_exclusive_lock_refuses_a_second_holder_until_release(database: str) -> None:
+def test_second_attempt_to_take_exclusive_lock_raises_service_error_until_release(
+    database: str,
+) -> None:
     state = engine(database)
     with (
         hold_exclusive_lock(state, "backup:x", "a backup of x"),
@@ -72,7 +74,9 @@ def test_exclusive_lock_refuses_a_second_holder_until_release(database: str) -> 
         pass
 
 
-def test_exclusive_lock_waits_for_the_given_time(database: str) -> None:
+def test_exclusive_lock_waits_up_to_the_given_time_and_then_raises_service_error(
+    database: str,
+) -> None:
     """The wait may be longer than the session's own limit on statements."""
     with psycopg.connect(database, autocommit=True) as admin:
         name = admin.info.dbname
@@ -119,7 +123,7 @@ def test_exclusive_lock_is_released_after_an_error(
         connection.close()
 
 
-def test_exclusive_lock_lost_with_its_connection_raises_service_error(database: str) -> None:
+def test_service_error_is_raised_if_connection_of_exclusive_lock_is_lost(database: str) -> None:
     """Another process may have taken the lock and worked at the same time."""
     state = engine(database)
     with (
@@ -133,7 +137,7 @@ def test_exclusive_lock_lost_with_its_connection_raises_service_error(database: 
         )
 
 
-def test_exclusive_lock_waits_for_shared_locks(database: str) -> None:
+def test_exclusive_lock_cannot_be_taken_while_a_shared_lock_is_held(database: str) -> None:
     """A shared lock is released as soon as its last holder has ended, even with an error."""
     state, short = engine(database), timedelta(milliseconds=200)
     with (
@@ -179,7 +183,9 @@ def test_wait_for_a_lock_ends_even_if_the_limit_is_below_a_millisecond(
             waiting.result(5)
 
 
-def test_locks_of_a_schema_do_not_block_other_schemas(database: str) -> None:
+def test_lock_in_a_database_schema_does_not_block_the_same_lock_in_another_schema(
+    database: str,
+) -> None:
     live, drill = engine(database), engine(database, "drill_x")
     with hold_shared_lock(drill, "seal:x", "the seal of x", SHORT):
         with pytest.raises(LockHeld), hold_exclusive_lock(drill, "seal:x", "the seal of x"):

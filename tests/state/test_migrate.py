@@ -128,7 +128,9 @@ def test_failed_migration_is_rolled_back(database: str) -> None:
         assert inspect(conn).get_table_names() == ["training_waiver"]
 
 
-def test_ensure_current_refuses_empty_and_newer_databases(database: str) -> None:
+def test_ensure_current_raises_usage_error_if_database_is_empty_or_has_unknown_revision(
+    database: str,
+) -> None:
     db = engine(database)
     with pytest.raises(UsageError, match="revision none"):
         ensure_current(db)
@@ -141,7 +143,7 @@ def test_ensure_current_refuses_empty_and_newer_databases(database: str) -> None
     assert newest_revision() < "9999"
 
 
-def test_engine_reports_a_missing_server_in_a_single_line() -> None:
+def test_error_for_unreachable_state_database_has_a_single_line_and_no_password() -> None:
     """The error contains no traceback and no password."""
     db = engine("host=/nonexistent-folder dbname=x user=x password=secret-word")
     with pytest.raises(ServiceError, match="state database cannot be used") as caught:

@@ -15,7 +15,7 @@ from include.state.connect import engine, reading_engine
 from include.state.reading import grant_pages
 
 
-def test_grant_pages_requires_an_existing_role(
+def test_grant_pages_raises_usage_error_if_role_does_not_exist(
     postgres: EmbeddedPostgres, migrated_database: str
 ) -> None:
     role = f"pages_{uuid.uuid4().hex[:8]}"
@@ -35,7 +35,9 @@ def test_grant_pages_requires_an_existing_role(
                 admin.execute(query)
 
 
-def test_reading_engine_refuses_writes_even_of_the_table_owner(migrated_database: str) -> None:
+def test_write_through_reading_engine_raises_error_even_for_the_table_owner(
+    migrated_database: str,
+) -> None:
     """Even the owner of the tables cannot write through this engine."""
     reader = reading_engine(migrated_database, 1)
     with reader.connect() as conn:

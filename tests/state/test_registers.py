@@ -250,7 +250,9 @@ def test_rows_of_evidence_ledger_cannot_be_changed_or_deleted(state: Engine) -> 
     assert [entry.seq for entry in remaining] == [1, 2, 3, 4, 5]
 
 
-def test_triggers_ignore_a_temporary_table_with_the_name_of_a_register(state: Engine) -> None:
+def test_temporary_table_with_the_name_of_a_register_cannot_bypass_protecting_triggers(
+    state: Engine,
+) -> None:
     """By default, PostgreSQL searches for a table name among the temporary tables first."""
     for temporary, change in (
         (

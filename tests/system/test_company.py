@@ -7,7 +7,7 @@ import psycopg
 from tests.system.company import relations_with
 
 
-def test_search_for_erased_customers_covers_tables_and_views_but_no_temporary_tables(
+def test_search_for_erased_customers_includes_materialized_views_but_no_temporary_tables(
     database: str,
 ) -> None:
     """The temporary tables of an ending session can disappear at any time.

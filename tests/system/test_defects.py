@@ -123,7 +123,7 @@ def run(machine: type[SystemMachine], operations: list[Operation]) -> SystemMach
 
 
 @pytest.mark.parametrize("kill_after", [None, 0, 3])
-def test_pruning_keeps_bundles_on_hold_and_an_unbroken_chain_of_bundles(
+def test_pruning_deletes_no_bundle_on_legal_hold_and_leaves_chain_of_bundles_valid(
     machine: type[SystemMachine], kill_after: int | None
 ) -> None:
     """Bundles are pruned, but none under a legal hold.

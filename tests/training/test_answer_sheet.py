@@ -112,7 +112,7 @@ def test_no_reminder_is_planned_on_day_off(
     assert plan_and_deliver(company, conninfo, date.fromisoformat(day)) == (set(), set())
 
 
-def test_due_dates_in_answer_sheet_agree_with_its_list_of_overdue_courses(
+def test_courses_with_past_due_date_in_answer_sheet_equal_its_list_of_overdue_courses(
     sample: tuple[str, AnswerSheet],
 ):
     _, sheet = sample

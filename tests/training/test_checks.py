@@ -156,7 +156,7 @@ def test_courses_with_invalid_data_are_reported(company: TrainingCompany, fault:
     ]
 
 
-def test_finding_states_number_of_faults_and_lists_first_twenty(company: TrainingCompany):
+def test_finding_contains_number_of_faults_and_the_first_twenty_faults(company: TrainingCompany):
     company.add_course()
     for number in range(30):
         company.add_person(f"P{number:02d}")

@@ -54,7 +54,7 @@ DAYS = st.dates(date(2025, 1, 1), date(2026, 12, 31))
         ("2026-01-04", "2025-12-28", 7),
     ],
 )
-def test_reminder_stage_follows_holidays_and_workdays_of_2026(
+def test_reminder_stage_is_computed_with_holidays_and_workdays_of_2026(
     today: str, due: str, stage: int | None
 ):
     thresholds = thresholds_on(LADDER, WORKDAYS, date.fromisoformat(today))
@@ -62,7 +62,9 @@ def test_reminder_stage_follows_holidays_and_workdays_of_2026(
 
 
 @given(DAYS, st.integers(-400, 60))
-def test_reminder_stage_is_latest_stage_whose_workday_has_come(today: date, ahead: int):
+def test_reminder_stage_is_the_latest_stage_whose_workday_is_today_or_earlier(
+    today: date, ahead: int
+):
     due = today + timedelta(days=ahead)
     day = WORKDAYS.on_or_before(today)
     stages_reached = [

@@ -62,7 +62,7 @@ def test_passed_course_without_repetition_is_not_due_again(company: TrainingComp
     assert company.due_courses() == []
 
 
-def test_course_with_rolling_cycle_is_due_some_calendar_months_after_last_pass(
+def test_course_repeated_every_12_months_is_due_12_calendar_months_after_last_pass(
     company: TrainingCompany,
 ):
     company.add_person()
@@ -95,7 +95,9 @@ def test_course_with_fixed_cycle_is_due_on_same_day_of_each_year(
     assert only_due_course(company)[:2] == (due, f"since {passed}")
 
 
-def test_course_version_with_retake_is_due_after_its_publication(company: TrainingCompany):
+def test_course_version_that_requires_retake_is_due_a_number_of_days_after_publication(
+    company: TrainingCompany,
+):
     company.add_person("P1")
     company.add_person("P2")
     company.add_course(repeat_months=12, version=1)
@@ -135,7 +137,9 @@ def test_newer_course_version_does_not_postpone_retake_of_older_version(company:
     assert company.due_courses() == []
 
 
-def test_newer_course_version_with_shorter_retake_period_is_due_earlier(company: TrainingCompany):
+def test_earliest_due_date_applies_if_several_newer_course_versions_require_a_retake(
+    company: TrainingCompany,
+):
     """If several versions are newer than the passed one, the earliest due date applies."""
     company.add_person()
     company.add_course(repeat_months=12, version=1)
@@ -175,7 +179,7 @@ def test_shorter_time_limit_of_new_course_version_counts_from_its_publication(
     assert only_due_course(company)[0] == "2026-03-12"
 
 
-def test_new_course_version_without_retake_is_not_due_for_people_who_passed(
+def test_new_course_version_that_requires_no_retake_is_not_due_for_people_who_passed_before(
     company: TrainingCompany,
 ):
     company.add_person()
@@ -206,7 +210,7 @@ def test_failed_or_future_completion_does_not_meet_obligation(company: TrainingC
         (("2026-03-08", "2026-04-08"), "2026-03-06"),  # leave begins after the due date
     ],
 )
-def test_due_date_of_person_on_leave_moves_to_end_of_grace_period(
+def test_due_date_within_leave_or_its_grace_period_moves_to_end_of_grace_period(
     company: TrainingCompany, leave: tuple[str, str], due: str | None
 ):
     company.add_person(joined_on="2026-01-05", leave_from=leave[0], leave_until=leave[1])
@@ -288,7 +292,7 @@ def test_course_that_was_deleted_is_not_due(company: TrainingCompany):
         {"version": None},
     ],
 )
-def test_invalid_course_does_not_affect_other_courses(
+def test_other_courses_are_still_due_if_a_course_has_invalid_data(
     company: TrainingCompany, fault: dict[str, object]
 ):
     company.add_person(joined_on="2025-01-06")
@@ -298,7 +302,9 @@ def test_invalid_course_does_not_affect_other_courses(
     assert [due.course for due in company.due_courses()] == ["LAW"]
 
 
-def test_coverage_of_departments_and_topics_is_counted(company: TrainingCompany):
+def test_trained_people_and_overdue_courses_are_counted_by_department_and_topic(
+    company: TrainingCompany,
+):
     company.add_course("LAW", within_days=30, repeat_months=12)
     company.add_course("ONB", topic="onboarding", within_days=10)
     company.add_person("P1", "2026-02-23")
@@ -318,7 +324,9 @@ def test_coverage_of_departments_and_topics_is_counted(company: TrainingCompany)
     }
 
 
-def test_people_with_access_and_without_valid_training_are_returned(company: TrainingCompany):
+def test_people_with_access_but_without_valid_training_are_returned_as_untrained(
+    company: TrainingCompany,
+):
     company.add_course("ONB", topic="onboarding", within_days=30)
     company.add_course("LAW", within_days=60, repeat_months=12)
     company.add_person("P1", "2026-02-27", access=True)  # new employee who already has access
@@ -340,7 +348,9 @@ def test_people_with_access_and_without_valid_training_are_returned(company: Tra
     ]
 
 
-def test_infinite_dates_of_one_person_do_not_affect_other_people(company: TrainingCompany):
+def test_courses_of_other_people_are_still_due_if_a_person_has_infinite_dates(
+    company: TrainingCompany,
+):
     company.add_course(title=None)
     company.add_person("P1", "2025-01-06")
     company.add_person("P2", "-infinity")
@@ -361,7 +371,7 @@ def test_completion_without_version_counts_as_completion_of_an_older_version(
     assert [due.cycle for due in company.due_courses()] == ["version 2"]
 
 
-def test_courses_due_today_or_in_next_thirty_days_are_due_soon(company: TrainingCompany):
+def test_courses_due_today_or_in_next_thirty_days_are_counted_as_due_soon(company: TrainingCompany):
     company.add_course(within_days=30)
     for person, joined in (("P1", "2026-01-31"), ("P2", "2026-03-02"), ("P3", "2026-03-01")):
         company.add_person(person, joined)
@@ -380,7 +390,7 @@ def test_person_whose_access_is_not_stated_counts_as_having_access(company: Trai
     assert [row.name for row in company.rows() if isinstance(row, Department)] == ["?"]
 
 
-def test_reminder_stages_are_those_of_policy_pack(company: TrainingCompany):
+def test_reminder_stages_of_course_are_computed_from_policy_pack(company: TrainingCompany):
     company.rules = rules(ladder={"before": [5], "overdue": [2], "then_every": 3, "copy_from": 1})
     company.add_person(joined_on="2026-01-05")
     company.add_course(within_days=61)

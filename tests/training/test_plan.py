@@ -65,7 +65,7 @@ def add_trained_person(company: TrainingCompany) -> None:
         company.add_completion("2025-12-01", "P0", course)
 
 
-def test_plan_passes_if_everyone_is_trained(company: TrainingCompany):
+def test_training_plan_step_passes_if_everyone_is_trained(company: TrainingCompany):
     add_trained_person(company)
     record = step_record(PLAN, company.context())
     assert record.outcome is Outcome.PASS
@@ -140,7 +140,9 @@ def test_plan_withdraws_reminders_if_course_is_passed_or_waived_or_person_left(
     assert line.startswith("“Course LAW”")
 
 
-def test_wrong_system_clock_neither_repeats_nor_suppresses_reminders(company: TrainingCompany):
+def test_system_clock_set_back_or_ahead_neither_repeats_nor_suppresses_reminders(
+    company: TrainingCompany,
+):
     add_trained_person(company)
     company.add_person("P1", "2026-02-02")
     counts = []
@@ -162,7 +164,7 @@ def test_wrong_system_clock_neither_repeats_nor_suppresses_reminders(company: Tr
         )
 
 
-def test_reminders_are_sent_again_if_a_leave_moves_the_due_date(company: TrainingCompany):
+def test_reminder_is_queued_again_if_a_leave_moves_the_due_date(company: TrainingCompany):
     add_trained_person(company)
     company.add_person("P1", "2026-01-29")
     for course in ("ONB", "SKL", "EMG"):
@@ -193,7 +195,9 @@ def test_withdrawn_reminder_is_queued_again_if_course_is_due_again(company: Trai
     assert [recipient for recipient, _ in queued_lines(company, REMINDER)] == ["P1"]
 
 
-def test_reminders_are_no_longer_due_after_completion_departure_or_leave(company: TrainingCompany):
+def test_still_due_omits_reminders_if_course_was_completed_or_person_left_or_is_on_leave(
+    company: TrainingCompany,
+):
     add_trained_person(company)
     for person in ("P1", "P2", "P3", "P4", "P/5#%"):
         company.add_person(person, "2026-01-20", supervisor="P0")
@@ -223,7 +227,9 @@ def test_reminders_are_no_longer_due_after_completion_departure_or_leave(company
     assert still_due(company.context("r3"), [], REMINDER) == set()
 
 
-def test_supervisor_receives_copies_from_second_overdue_reminder_stage(company: TrainingCompany):
+def test_supervisor_receives_copy_of_reminder_from_second_overdue_reminder_stage(
+    company: TrainingCompany,
+):
     add_trained_person(company)
     company.add_person(
         "P1", "2026-01-20", supervisor="P0"
@@ -249,7 +255,9 @@ def test_reminders_are_queued_in_order_of_due_dates(company: TrainingCompany):
     assert queued == [(person, course) for person in ("P3", "P1", "P2") for course in courses]
 
 
-def test_owner_role_receives_copies_if_no_superior_can_be_notified(company: TrainingCompany):
+def test_owner_role_receives_copies_of_reminders_if_no_superior_can_be_notified(
+    company: TrainingCompany,
+):
     add_trained_person(company)
     company.add_person("P1", "2026-01-20", supervisor="P9")
     company.owner = HR.model_copy(update={"mail": ("a@firm.example", "b@firm.example")})
@@ -268,7 +276,7 @@ def test_owner_role_receives_copies_if_no_superior_can_be_notified(company: Trai
     }
 
 
-def test_plan_on_day_off_measures_coverage_and_queues_nothing(company: TrainingCompany):
+def test_plan_on_day_off_reports_findings_but_queues_no_notifications(company: TrainingCompany):
     add_trained_person(company)
     company.add_person("P1", "2026-01-20", access=True)
     company.today = date(2026, 3, 1)
@@ -283,7 +291,9 @@ def test_plan_on_day_off_measures_coverage_and_queues_nothing(company: TrainingC
     )
 
 
-def test_untrained_person_with_access_and_long_overdue_courses_fail_plan(company: TrainingCompany):
+def test_plan_fails_if_person_with_access_is_untrained_and_has_long_overdue_courses(
+    company: TrainingCompany,
+):
     add_trained_person(company)
     company.add_person("P1", "2026-01-05", access=True)
     record = step_record(PLAN, company.context())
@@ -309,7 +319,7 @@ def artifacts_of_run(company: TrainingCompany, run: str) -> dict[str, bytes]:
         return artifacts_of(conn, DAG, run)
 
 
-def test_plan_with_empty_roster_fails(company: TrainingCompany):
+def test_plan_with_empty_roster_reports_findings_and_has_no_coverage(company: TrainingCompany):
     company.add_course()
     record = step_record(PLAN, company.context())
     assert {"training.nobody", "training.topic_missing"} <= codes(record)
@@ -317,7 +327,7 @@ def test_plan_with_empty_roster_fails(company: TrainingCompany):
 
 
 @pytest.mark.parametrize("topic", ["onboarding", "law", "protection", "emergency"])
-def test_plan_fails_if_topic_has_no_course(company: TrainingCompany, topic: str):
+def test_plan_reports_finding_if_required_topic_has_no_course(company: TrainingCompany, topic: str):
     add_trained_person(company)
     company.execute("DELETE FROM courses WHERE topic = %s", [topic])
     record = step_record(PLAN, company.context())
@@ -326,13 +336,17 @@ def test_plan_fails_if_topic_has_no_course(company: TrainingCompany, topic: str)
     assert topic in Translator("en").text(finding.message)
 
 
-def test_plan_fails_if_course_of_required_topic_is_never_repeated(company: TrainingCompany):
+def test_plan_reports_finding_if_course_of_required_topic_is_never_repeated(
+    company: TrainingCompany,
+):
     add_trained_person(company)
     company.execute("UPDATE courses SET repeat_months = NULL WHERE topic = 'law'")
     assert codes(step_record(PLAN, company.context())) == {"training.topic_missing"}
 
 
-def test_plan_warns_two_months_before_year_without_announced_holidays(company: TrainingCompany):
+def test_plan_reports_finding_if_holidays_of_next_year_are_not_announced_by_mid_november(
+    company: TrainingCompany,
+):
     add_trained_person(company)
     for course in ("ONB", "LAW", "SKL", "EMG"):
         company.add_completion("2029-10-01", "P0", course)
@@ -345,7 +359,7 @@ def test_plan_warns_two_months_before_year_without_announced_holidays(company: T
     assert "training.year_not_announced" not in codes(step_record(PLAN, company.context("r3")))
 
 
-def test_coverage_trend_uses_last_run_of_each_day(company: TrainingCompany):
+def test_coverage_trend_contains_only_the_last_run_of_each_day(company: TrainingCompany):
     add_trained_person(company)
     step_record(PLAN, company.context("r1"))
     company.add_person("P1", "2025-01-20", department="South")

@@ -67,7 +67,7 @@ def test_former_employees_with_access_are_counted_as_untrained(company: Training
     assert codes(record) == {"training.access_not_employed"}
 
 
-def test_shrinking_of_roster_to_less_than_half_is_reported_by_one_run_only(
+def test_roster_that_lost_more_than_half_of_its_people_is_reported_only_by_the_first_run(
     company: TrainingCompany,
 ):
     add_trained_person(company)

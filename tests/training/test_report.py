@@ -115,7 +115,7 @@ def test_report_identifies_people_by_staff_number_only(company: TrainingCompany)
     assert "@" not in conclusion.sections.__repr__()
 
 
-def test_report_lists_first_200_overdue_courses(company: TrainingCompany):
+def test_report_contains_only_the_first_200_overdue_courses(company: TrainingCompany):
     add_trained_person(company)
     company.execute(
         "INSERT INTO people (person, name, department, joined_on, access, head) SELECT 'Q' || n, "
@@ -145,7 +145,7 @@ def test_report_fails_if_step_record_is_missing(company: TrainingCompany, absent
         assert facts(conclusion)["Share of trained people"] == (None, None)
 
 
-def test_report_has_no_coverage_if_records_are_incomplete(company: TrainingCompany):
+def test_report_omits_training_coverage_if_records_are_incomplete(company: TrainingCompany):
     add_trained_person(company)
     company.add_person("", "2025-01-20")
     conclusion = conclude_plan(company)
@@ -163,7 +163,7 @@ def test_report_rounds_coverage_down(company: TrainingCompany):
     assert facts(conclusion)["Share of trained people"] == (0.9499, Outcome.FAIL)
 
 
-def test_report_of_empty_roster_has_no_coverage(company: TrainingCompany):
+def test_report_omits_training_coverage_if_roster_is_empty(company: TrainingCompany):
     company.add_course()
     conclusion = conclude_plan(company)
     assert summary(conclusion) == "The roster has no people who need training."

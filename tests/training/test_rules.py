@@ -44,7 +44,7 @@ def test_shipped_training_rules_equal_defaults():
     )
 
 
-def test_training_rules_accept_queries_together_with_uploads(tmp_path: Path):
+def test_training_yaml_may_combine_database_queries_with_uploaded_files(tmp_path: Path):
     pack = load_pack(write_pack(tmp_path, training=yaml.safe_dump(training())))
     assert pack.section(TRAINING) is not None
     assert pack.section(TRAINING).courses.upload
@@ -76,7 +76,7 @@ def test_policy_pack_without_training_yaml_has_no_training_rules(tmp_path: Path)
         ({"reminders": []}, "reminders"),
     ],
 )
-def test_invalid_key_of_training_yaml_is_reported_with_path(
+def test_error_for_invalid_key_of_training_yaml_contains_path_of_key(
     tmp_path: Path, changes: dict[str, Any], line: str
 ):
     [problem] = faults(tmp_path, **changes)
@@ -96,7 +96,9 @@ def test_invalid_key_of_training_yaml_is_reported_with_path(
         ("quiet: {begins: '25:00'}\n", "quiet.begins"),
     ],
 )
-def test_invalid_key_of_calendar_yaml_is_reported_with_path(tmp_path: Path, text: str, line: str):
+def test_error_for_invalid_key_of_calendar_yaml_contains_path_of_key(
+    tmp_path: Path, text: str, line: str
+):
     [problem] = problem_lines(write_pack(tmp_path, calendar=text))
     assert problem.startswith("calendar.yaml:")
     assert line in problem

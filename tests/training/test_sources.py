@@ -81,7 +81,7 @@ def test_obligations_are_computed_from_uploads_and_queries_together(
         ("SELECT * FROM pg_authid", "people lacks the columns person"),
     ],
 )
-def test_query_that_fails_or_lacks_column_is_reported(
+def test_usage_error_is_raised_if_source_query_fails_or_its_result_lacks_columns(
     company: TrainingCompany, sql: str, expected: str
 ):
     company.rules = rules(people={"database": "firm", "sql": sql})
@@ -91,7 +91,7 @@ def test_query_that_fails_or_lacks_column_is_reported(
 
 
 @pytest.mark.parametrize("with_upload", [False, True])
-def test_value_of_wrong_type_is_reported_without_quoting_it(
+def test_error_for_source_value_of_wrong_type_does_not_contain_the_value(
     company: TrainingCompany, with_upload: bool
 ):
     """The error message of PostgreSQL would quote the value."""
@@ -113,7 +113,7 @@ def test_lost_database_connection_raises_service_error(company: TrainingCompany)
             Roster(sources, company.today).find(["P1"])
 
 
-def test_database_session_of_sources_is_read_only(company: TrainingCompany):
+def test_source_query_that_writes_to_its_database_raises_usage_error(company: TrainingCompany):
     company.execute(
         "CREATE OR REPLACE FUNCTION hire() RETURNS text LANGUAGE sql AS "
         "$$INSERT INTO people (person) VALUES ('X') RETURNING person$$"

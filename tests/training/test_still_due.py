@@ -12,7 +12,7 @@ UNREADABLE = ["", "gone", "a/b", "E1/c/y/someday/+1", "E1/c/y/2026-03-02/soon", 
 
 
 @pytest.mark.parametrize("kind", [REMINDER, COPY, DEPARTMENT])
-def test_notifications_with_unreadable_keys_are_not_due(
+def test_still_due_omits_notifications_whose_key_cannot_be_parsed(
     company: TrainingCompany, kind: str
 ) -> None:
     assert still_due(company.context(), UNREADABLE, kind) == set()

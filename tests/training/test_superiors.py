@@ -15,7 +15,7 @@ def superior_of(company: TrainingCompany, person: str = "P1") -> str | None:
     return superior.person if superior else None
 
 
-def test_superior_of_person_is_present_supervisor(company: TrainingCompany):
+def test_superior_of_person_is_the_supervisor_if_supervisor_is_present(company: TrainingCompany):
     company.add_person("P1", supervisor="S1")
     company.add_person("S1")
     assert superior_of(company) == "S1"
@@ -30,7 +30,9 @@ def test_superior_of_person_is_present_supervisor(company: TrainingCompany):
     ],
     ids=["left", "on leave", "not here yet"],
 )
-def test_absent_supervisors_are_skipped(company: TrainingCompany, absence: dict[str, str]):
+def test_superior_is_the_first_present_supervisor_above_absent_supervisors(
+    company: TrainingCompany, absence: dict[str, str]
+):
     company.add_person("P1", supervisor="S1")
     company.add_person("S1", supervisor="S2", **absence)
     company.add_person("S2", supervisor="S3", **absence)
@@ -71,7 +73,7 @@ def test_supervisor_who_left_and_returned_is_present(company: TrainingCompany):
     assert superior_of(company) == "S1"
 
 
-def test_superior_is_found_above_150_absent_supervisors(company: TrainingCompany):
+def test_superior_above_148_absent_supervisors_is_returned(company: TrainingCompany):
     for level in range(150):
         left = "2026-02-01" if 0 < level < 149 else None
         company.add_person(f"P{level}", supervisor=f"P{level + 1}", left_on=left)

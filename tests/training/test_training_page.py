@@ -23,7 +23,7 @@ NOT_FINDINGS = {  # kinds of notifications, metrics, and the name of the rules f
 }
 
 
-def test_page_explains_every_key_of_training_yaml_with_default():
+def test_documentation_page_contains_every_key_of_training_yaml_and_ladder_defaults():
     keys = [name for name in TrainingRules.model_fields if name != "ladder"]
     keys += [f"ladder.{name}" for name in Ladder.model_fields]
     assert [key for key in keys if f"`{key}`" not in PAGE] == []
@@ -34,13 +34,13 @@ def test_page_explains_every_key_of_training_yaml_with_default():
     }
 
 
-def test_page_explains_every_source_column():
+def test_documentation_page_contains_every_column_of_each_training_source():
     for name, columns in COLUMNS.items():
         [row] = re.findall(rf"^\| `{name}` \| (.*) \|$", EXPLANATION, re.M)
         assert [column for column in columns if f"`{column}`" not in row] == [], name
 
 
-def test_page_explains_every_finding_code():
+def test_documentation_page_contains_every_finding_code_of_training():
     codes: set[str] = set()
     for file in sorted((ROOT / "include" / "training").glob("*.py")):
         codes |= set(CODES.findall(file.read_text(encoding="utf-8")))

@@ -63,7 +63,7 @@ def test_waivers_are_listed_by_last_day_and_person(conn: Connection) -> None:
     assert [waiver.person for waiver in listed] == ["E3", "E1", "E2"]
 
 
-def test_second_waiver_of_same_course_is_refused(conn: Connection) -> None:
+def test_second_waiver_of_same_course_for_a_person_raises_usage_error(conn: Connection) -> None:
     grant(conn)
     with raises_usage_error("LAW is already waived for E0007"):
         grant(conn, until=date(2026, 7, 1))
@@ -78,7 +78,7 @@ def test_new_waiver_marks_expired_waiver_as_ended_and_keeps_it(conn: Connection)
     assert [tuple(row) for row in rows] == [(UNTIL, "chen"), (date(2026, 9, 30), None)]
 
 
-def test_ended_waiver_is_kept_in_history(conn: Connection) -> None:
+def test_row_of_ended_waiver_is_kept_if_a_new_waiver_is_granted(conn: Connection) -> None:
     grant(conn)
     waivers.end_waiver(conn, "E0007", "LAW", by="chen", at=NOW)
     assert waivers.list_waivers(conn, NOW.date()) == []
@@ -102,7 +102,9 @@ def test_person_cannot_grant_waiver_to_self(conn: Connection, by: str) -> None:
 
 
 @pytest.mark.parametrize("reason", ["", " ", "...", "13800138000", "2026-03-02"])
-def test_waiver_without_reason_is_refused(conn: Connection, reason: str) -> None:
+def test_waiver_without_words_in_its_reason_raises_usage_error(
+    conn: Connection, reason: str
+) -> None:
     with raises_usage_error("The reason has no words"):
         grant(conn, reason=reason)
 
@@ -120,7 +122,7 @@ def test_waiver_cannot_be_granted_or_ended_without_user_id(conn: Connection, by:
 
 
 @pytest.mark.parametrize("person", ["", " ", "E\n7", "E" * 101])
-def test_waiver_with_invalid_staff_number_is_refused(conn: Connection, person: str) -> None:
+def test_waiver_with_invalid_staff_number_raises_usage_error(conn: Connection, person: str) -> None:
     with raises_usage_error("The staff number is empty"):
         grant(conn, person)
 
@@ -146,7 +148,7 @@ def test_last_day_of_waiver_is_in_timezone_of_policy_pack(conn: Connection) -> N
         grant(conn, until=date(2026, 3, 2), at=datetime(2026, 3, 2, 0, 30, tzinfo=ZONE))
 
 
-def test_second_of_two_concurrent_waivers_for_same_course_is_refused(state: Engine) -> None:
+def test_second_of_two_concurrent_waivers_for_same_course_raises_usage_error(state: Engine) -> None:
     messages: list[str] = []
     with state.connect() as first:
         grant(first, "E0099")

@@ -54,7 +54,9 @@ def test_summary_for_head_omits_courses_whose_reminder_was_copied_to_head(compan
     assert [line.split(" (")[0] for line in lines[1:]] == ["Name of P3"] * 4
 
 
-def test_summary_lists_first_twenty_overdue_courses(company: TrainingCompany):
+def test_summary_contains_first_twenty_overdue_courses_and_number_of_further_courses(
+    company: TrainingCompany,
+):
     add_trained_person(company)
     company.execute("UPDATE people SET head = true")
     for number in range(30):
@@ -65,7 +67,7 @@ def test_summary_lists_first_twenty_overdue_courses(company: TrainingCompany):
     assert lines[-1] == "100 more courses are overdue."
 
 
-def test_summary_lines_of_an_earlier_week_are_no_longer_due(company: TrainingCompany):
+def test_still_due_omits_summary_lines_of_an_earlier_week(company: TrainingCompany):
     add_trained_person(company)
     company.execute("UPDATE people SET head = true")
     company.add_person("P1", "2026-01-30")

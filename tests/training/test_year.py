@@ -301,7 +301,7 @@ def firm(postgres: EmbeddedPostgres, migrated_once: str) -> Iterator[TrainingCom
 )
 @given(seed=st.integers(0, 2**32))
 @pytest.mark.timeout(900 * YEARS)
-def test_each_reminder_stage_is_sent_once_in_simulated_year(firm: TrainingCompany, seed: int):
+def test_reminder_of_each_stage_is_sent_once_in_a_simulated_year(firm: TrainingCompany, seed: int):
     firm.reset()
     for course, (within, months) in COURSES.items():
         firm.add_course(course, topic=TOPICS[course], within_days=within, repeat_months=months)

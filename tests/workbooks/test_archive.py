@@ -16,14 +16,14 @@ LETTERS = st.text(
 )
 
 
-def test_packed_archive_keeps_order_of_parts_and_is_deterministic():
+def test_pack_archive_preserves_order_of_parts_and_returns_the_same_bytes_each_time():
     parts = {"b.xml": b"<b/>", "a.xml": "<a>键</a>".encode()}
     assert list(unpack_archive(pack_archive(parts)).items()) == list(parts.items())
     assert pack_archive(parts) == pack_archive(dict(parts))
 
 
 @given(LETTERS, LETTERS)
-def test_character_references_become_utf8_characters(inside: str, around: str):
+def test_numeric_xml_character_references_are_decoded_to_utf8_characters(inside: str, around: str):
     element = ET.Element("a", {"b": f"{around}&#38190;\n"})
     element.text = f"{inside}&#38190;{around}"
     ascii_only = ET.tostring(element, "us-ascii").partition(b"\n")[2] or ET.tostring(element)
@@ -33,7 +33,7 @@ def test_character_references_become_utf8_characters(inside: str, around: str):
     assert inside.isascii() or not written.isascii()
 
 
-def test_xml_part_in_other_encoding_is_unchanged():
+def test_character_references_in_xml_part_with_iso_8859_1_encoding_are_unchanged():
     part = b'<?xml version="1.0" encoding="ISO-8859-1"?><a>&#38190;</a>'
     assert decode_character_references(part) == part
 

@@ -76,7 +76,9 @@ def fault_message(content: bytes) -> str:
         (b"PK\x03\x04" + b"\x00" * 90, "The file is damaged: its archive cannot be unpacked."),
     ],
 )
-def test_files_of_other_types_are_refused_with_their_type(content: bytes, message: str):
+def test_error_for_file_that_is_not_an_xlsx_workbook_contains_the_file_type_if_it_is_known(
+    content: bytes, message: str
+):
     assert fault_message(content) == message
 
 
@@ -84,7 +86,7 @@ def test_truncated_file_is_refused_as_damaged(good: bytes):
     assert "cannot be unpacked" in fault_message(good[: len(good) // 2])
 
 
-def test_binary_or_strict_workbook_is_refused(good: bytes):
+def test_error_for_binary_or_strict_open_xml_workbook_contains_this_file_type(good: bytes):
     binary = {"[Content_Types].xml": ("spreadsheetml.sheet.main", "sheet.binary.macroEnabled.main")}
     assert fault_message(repacked(good, binary)) == "The file is a binary workbook (.xlsb)."
     strict = {
@@ -96,7 +98,7 @@ def test_binary_or_strict_workbook_is_refused(good: bytes):
     assert fault_message(repacked(good, strict)) == "The file is a Strict Open XML workbook."
 
 
-def test_archive_entry_with_password_is_refused(good: bytes):
+def test_workbook_archive_with_password_protected_entry_is_refused(good: bytes):
     changed = bytearray(good)
     name = b"xl/workbook.xml"
     local = good.index(b"PK\x03\x04", good.index(name) - 30)
@@ -114,7 +116,7 @@ def test_archive_entry_with_password_is_refused(good: bytes):
         pytest.param(b"PK\x03\x04" + b"\x00" * 32 * 1024**2, id="file"),
     ],
 )
-def test_too_large_file_is_not_unpacked(content: bytes):
+def test_too_large_workbook_file_is_refused_within_two_seconds(content: bytes):
     started = time.process_time()
     message = fault_message(content)
     assert (
@@ -181,7 +183,7 @@ def test_workbook_with_macros_is_refused(good: bytes, name: str):
     assert fault_message(content) == "The file contains macros or controls."
 
 
-def test_workbook_with_content_type_of_macros_is_refused(good: bytes):
+def test_workbook_that_declares_a_macro_content_type_is_refused(good: bytes):
     types = {
         "[Content_Types].xml": (
             r"application/vnd.openxmlformats-officedocument.spreadsheetml.sheet.main\+xml",

@@ -35,7 +35,7 @@ def days(year: int, text: str) -> set[date]:
 
 
 @pytest.mark.parametrize("year", [2025, 2026])
-def test_workdays_of_year_match_announcement_of_state_council(year: int):
+def test_is_workday_agrees_with_state_council_announcement_for_each_day_of_year(year: int):
     off, worked = days(year, OFF[year]), days(year, WORKED[year])
     workdays = Workdays(Calendar())
     day = date(year, 1, 1)
@@ -56,7 +56,7 @@ def test_calendar_without_country_has_no_days_off_except_weekends():
     assert Workdays(Calendar(holidays=None)).is_workday(date(2026, 10, 1))
 
 
-def test_year_without_announced_make_up_workdays_is_detected():
+def test_is_announced_is_false_for_year_without_announced_make_up_workdays():
     assert Workdays(Calendar()).is_announced(2026)
     assert not Workdays(Calendar()).is_announced(2028)
     assert not Workdays(Calendar(opened=("2028-01-29",))).is_announced(
@@ -67,7 +67,7 @@ def test_year_without_announced_make_up_workdays_is_detected():
 
 
 @given(DAYS)
-def test_nearest_workdays_before_and_after_day_are_found(day: date):
+def test_nearest_workdays_before_and_after_a_day_are_returned(day: date):
     workdays = Workdays(Calendar())
     later, earlier = workdays.on_or_after(day), workdays.on_or_before(day)
     assert earlier <= day <= later

@@ -40,7 +40,7 @@ def keys_of_schema(
         yield from keys_of_schema(part, part_path, definitions, parents)
 
 
-def test_json_keys_of_step_results_stay_the_same() -> None:
+def test_json_keys_of_step_results_equal_the_recorded_list_of_keys() -> None:
     """A reader of old and new bundles relies on the keys. Add new keys to the file."""
     keys: set[str] = set()
     for workflow in workflows():

@@ -206,7 +206,7 @@ print(json.dumps([*shown, [task.task_id for task in dag.topological_sort()]]))
     assert tasks == ["weigh", "send", "seal", "gate"]
 
 
-def test_roles_of_the_access_group_have_rights_on_the_new_workflow(tree: Path) -> None:
+def test_roles_of_access_group_of_new_workflow_may_trigger_or_read_it(tree: Path) -> None:
     roles = {role["name"]: role for role in command(tree, "roles", "list")["roles"]}
     assert "check_scales" in roles["Data Engineer"]["triggers"]
     assert "check_scales" in roles["Information Management Reviewer"]["reads"]
@@ -232,7 +232,7 @@ def test_config_check_validates_the_policy_file_of_the_new_workflow(tree: Path, 
     assert ("scales.yaml", 1, "most_grams") in places
 
 
-def test_config_check_reports_an_unmapped_database(tree: Path, pack: Path) -> None:
+def test_config_check_reports_database_that_has_no_data_map(tree: Path, pack: Path) -> None:
     scales = pack / "scales.yaml"
     good = scales.read_text()
     scales.write_text("most_grams: 5\ndatabase: nowhere\n")
@@ -250,7 +250,7 @@ print(json.dumps([sample_logins()["scales_db"], "scales.reminder" in notificatio
     assert answer(tree, script) == ["courier_scales", True]
 
 
-def test_only_the_trust_zone_of_the_new_workflow_has_its_login(tree: Path) -> None:
+def test_database_login_of_new_workflow_exists_only_in_its_trust_zone(tree: Path) -> None:
     script = """
 from include.deployment.zones import ZONES, logins_of
 print(json.dumps([zone.queue for zone in ZONES.values() if "scales_db" in logins_of(zone)]))
@@ -268,7 +268,9 @@ print(json.dumps(rights_table()))
     assert all("check_scales" in row for row in rows)
 
 
-def test_connection_check_states_which_workflow_needs_a_right(tree: Path, pack: Path) -> None:
+def test_connection_check_returns_the_workflow_that_needs_each_database_right(
+    tree: Path, pack: Path
+) -> None:
     script = f"""
 from pathlib import Path
 from types import SimpleNamespace
@@ -288,7 +290,7 @@ def test_search_for_canary_values_includes_the_new_workflow(tree: Path) -> None:
     assert "check_scales" in answer(tree, script)
 
 
-def test_import_rules_include_the_package_of_the_new_workflow(tree: Path) -> None:
+def test_import_linter_reports_forbidden_import_in_package_of_new_workflow(tree: Path) -> None:
     program = Path(sys.executable).parent / "lint-imports"
     completed = subprocess.run(
         [program, "--no-cache"], cwd=tree, capture_output=True, text=True, check=False

@@ -103,7 +103,7 @@ def test_check_quality_run_started_over_rest_api_is_sealed(
     assert "nobodys" in refused.text
 
 
-def test_rest_api_accepts_one_answer_and_only_from_assigned_users(
+def test_rest_api_rejects_answers_of_unassigned_users_and_every_second_answer(
     running: Running, api: AirflowApi, review_run: ReviewRun, over_rest: dict[str, Any]
 ) -> None:
     """The administrator, unassigned users and a reviewer who entered a record are refused."""
@@ -182,7 +182,7 @@ def refused(
     return status, state(api, review_run, BROWSER)
 
 
-def test_answer_of_unassigned_user_in_the_browser_is_refused(
+def test_answer_of_unassigned_user_in_the_browser_is_rejected_with_status_403(
     api: AirflowApi, review_run: ReviewRun, refused: tuple[int, str]
 ) -> None:
     """The user may read the form, which names the assigned reviewers."""
@@ -219,7 +219,7 @@ def in_browser(
     return page_text, set(re.findall(r"IN-\d+", " ".join(waiting)))
 
 
-def test_compliance_page_lists_only_unanswered_batches(
+def test_compliance_page_shows_only_incoming_batches_that_nobody_has_answered(
     in_browser: tuple[str, set[str]],
 ) -> None:
     """The other batches of the run still wait."""
@@ -227,7 +227,7 @@ def test_compliance_page_lists_only_unanswered_batches(
     assert MARKED in in_browser[1]
 
 
-def test_review_form_shows_counts_rules_and_masked_sample(
+def test_review_form_shows_record_counts_quality_expectations_and_a_masked_sample(
     running: Running, review_run: ReviewRun, in_browser: tuple[str, set[str]]
 ) -> None:
     """The form has both languages, and Airflow renders its Markdown."""
@@ -275,7 +275,7 @@ def reassigned(running: Running, api: AirflowApi, review_run: ReviewRun) -> dict
     return response(api, review_run, MARKED)
 
 
-def test_review_task_that_is_cleared_in_airflow_is_assigned_to_current_reviewers(
+def test_cleared_review_task_is_assigned_only_to_current_reviewers(
     running: Running, review_run: ReviewRun, reassigned: dict[str, Any]
 ) -> None:
     """Without ParcelSeal's code, Airflow would keep the old form and the old assignees."""
@@ -333,7 +333,7 @@ def test_evidence_contains_approver_and_content_digest_of_each_decision(
     assert reasons[TURNED_DOWN] == WORDS
 
 
-def test_compliance_pages_show_the_new_bundle(
+def test_evidence_page_shows_the_bundle_of_the_run_with_a_link_to_its_report(
     running: Running, review_run: ReviewRun, browser: Browser, sealed: dict[str, Any]
 ) -> None:
     """The page Evidence lists the bundle and opens its report."""
@@ -350,7 +350,7 @@ def test_compliance_pages_show_the_new_bundle(
         assert page.url.endswith("/report")
 
 
-def test_approved_batches_become_formal_records_exactly_once(
+def test_each_valid_record_of_an_approved_batch_becomes_one_formal_record(
     running: Running, review_run: ReviewRun, sealed: dict[str, Any]
 ) -> None:
     """Only records that break no expectation become formal records."""
@@ -372,7 +372,9 @@ def test_approved_batches_become_formal_records_exactly_once(
     assert running.customers() == review_run.customers + 48
 
 
-def test_review_task_marked_as_success_counts_as_no_decision(sealed: dict[str, Any]) -> None:
+def test_incoming_batch_stays_undecided_if_its_review_task_is_marked_as_success(
+    sealed: dict[str, Any],
+) -> None:
     """Airflow lets users who may edit runs mark a task as successful.
 
     The batch then stays undecided, and the report names it.

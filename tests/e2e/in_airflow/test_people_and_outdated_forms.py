@@ -139,7 +139,7 @@ def repeat(review: Review, task_id: str) -> None:
     until(repeated, f"{task_id} is repeated", SECONDS)
 
 
-def test_answer_to_an_outdated_form_is_refused_and_requested_again(
+def test_answer_to_an_outdated_review_form_is_not_accepted_and_a_new_answer_is_requested(
     running: Running, review: Review
 ) -> None:
     """Two answers to the outdated form are refused. The answer to the newest form is accepted."""

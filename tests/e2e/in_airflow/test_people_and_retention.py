@@ -108,7 +108,9 @@ def test_run_that_misses_its_time_limit_is_reported_to_the_owner_once(
     until(lambda: notices() == [("role:information_management", "sent")], "the notice is sent")
 
 
-def test_rest_api_refuses_retention_parameter_as_of_that_is_not_a_string(api: AirflowApi) -> None:
+def test_rest_api_rejects_retention_run_with_status_400_if_parameter_as_of_is_not_a_string(
+    api: AirflowApi,
+) -> None:
     """Airflow refuses the run before anything is planned."""
     refused = api.session.post(
         f"{api.url}/api/v2/{RUNS.format('enforce_retention')}",

@@ -32,10 +32,10 @@ from tests.e2e.incidents.incident_scripts import (
 )
 from tests.e2e.incidents.sample_queries import Sample
 from tests.e2e.incidents.shared_tests import (  # noqa: F401 - collected here
-    test_documents_and_report_are_in_both_languages,
-    test_findings_of_the_incident_report_only_expired_time_limits,
-    test_scope_and_legal_holds_match_the_sample_database,
-    test_team_is_called_and_customers_get_notices_exactly_once,
+    test_each_team_role_gets_one_mail_and_each_affected_customer_gets_one_notice,
+    test_findings_contain_exactly_the_expired_time_limits_of_the_incident,
+    test_incident_documents_and_report_exist_in_english_and_chinese,
+    test_incident_scope_and_legal_holds_contain_the_affected_people_of_the_sample_database,
 )
 from tests.e2e.running import RUN_TIMEOUT, RUNS, Running, until
 
@@ -150,7 +150,9 @@ def test_only_the_incident_team_can_answer_required_actions(
     checks.check_pages(incident_run.played)
 
 
-def test_timeline_has_an_entry_for_each_event_and_its_digests_verify(played: Played) -> None:
+def test_incident_timeline_contains_all_events_and_its_digest_chain_is_valid(
+    played: Played,
+) -> None:
     """The first entry names the user who triggered the run.
 
     The test recomputes the digests itself.
@@ -175,7 +177,9 @@ def test_updates_of_an_incident_are_sealed_and_added_to_the_timeline(
         assert incident_run.played.number in (bundle / "report.zh-CN.html").read_text()
 
 
-def test_answer_of_a_member_who_was_removed_from_the_team_is_refused(played: Played) -> None:
+def test_answer_of_a_member_who_was_removed_from_the_incident_team_is_recorded_as_refused(
+    played: Played,
+) -> None:
     """Airflow accepts the answer of a member who was assigned earlier, but the step refuses it."""
     grader = played.team["compliance"][0]
     refused = next(entry for entry in played.timeline if entry["kind"] == "refused")
@@ -183,14 +187,16 @@ def test_answer_of_a_member_who_was_removed_from_the_team_is_refused(played: Pla
     assert checks.entry(played, "graded")["by"] == played.team["compliance"][1]
 
 
-def test_all_evidence_bundles_of_the_incident_verify(
+def test_verification_of_all_evidence_bundles_succeeds_after_the_incident(
     running: Running, incident_run: IncidentRun
 ) -> None:
     del incident_run
     assert running.verified()
 
 
-def test_trigger_with_unknown_incident_type_is_refused(api: AirflowApi) -> None:
+def test_triggering_a_run_with_unknown_incident_type_is_rejected_with_status_400(
+    api: AirflowApi,
+) -> None:
     """An incident type that the policy pack does not contain cannot be triggered."""
     refused: Any = api.session.post(
         f"{api.url}/api/v2/{RUNS.format(DAG)}",

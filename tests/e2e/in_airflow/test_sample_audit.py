@@ -128,7 +128,7 @@ def sealed(run_result: RunResult) -> dict[str, Any]:
     return result
 
 
-def test_only_an_auditor_can_enter_the_seed_and_a_second_answer_is_refused(
+def test_only_an_auditor_can_enter_the_random_seed_and_a_second_answer_gets_status_409(
     entered: Entered,
 ) -> None:
     """The administrator and users with other roles are refused."""
@@ -142,7 +142,7 @@ def test_only_an_auditor_can_enter_the_seed_and_a_second_answer_is_refused(
     assert entered.pressed == (200, 409)
 
 
-def test_seed_published_before_the_commitment_is_refused_and_requested_again(
+def test_form_asks_for_another_random_seed_if_the_seed_was_published_before_the_commitment(
     entered: Entered,
 ) -> None:
     """The second form shows the reason of the refusal in both languages."""
@@ -153,7 +153,9 @@ def test_seed_published_before_the_commitment_is_refused_and_requested_again(
     assert "was refused" not in entered.first["body"]
 
 
-def test_seed_form_shows_the_commitment(entered: Entered) -> None:
+def test_random_seed_form_shows_the_digest_of_the_sampling_commitment_in_both_languages(
+    entered: Entered,
+) -> None:
     """The form shows the commitment's SHA-256, rates and sizes in both languages.
 
     Airflow renders the form's Markdown.
@@ -172,7 +174,7 @@ def test_seed_form_shows_the_commitment(entered: Entered) -> None:
         assert mark not in entered.page_text
 
 
-def test_seed_entered_in_the_browser_is_used_for_the_draw(
+def test_evidence_bundle_contains_the_random_seed_that_the_auditor_entered_in_the_browser(
     running: Running, entered: Entered
 ) -> None:
     """The bundle names the auditor.

@@ -81,7 +81,7 @@ def breach(cli: Cli, counted: tuple[int, int]) -> dict[str, Any]:
     )
 
 
-def test_incident_uses_team_time_limits_and_scope_of_the_policy_pack(
+def test_incident_has_the_team_the_time_limits_and_the_scope_of_the_policy_pack(
     breach: dict[str, Any], counted: tuple[int, int]
 ) -> None:
     bundle = Path(breach["bundle"])
@@ -108,7 +108,7 @@ def test_incident_uses_team_time_limits_and_scope_of_the_policy_pack(
     )  # the GDPR requires notices only at high risk
 
 
-def test_documents_command_exports_all_formats_and_languages(
+def test_command_incident_documents_exports_each_document_in_all_formats_and_languages(
     cli: Cli, breach: dict[str, Any], tmp_path: Path
 ) -> None:
     entry = json.loads((Path(breach["bundle"]) / "timeline.jsonl").read_text().splitlines()[0])

@@ -16,10 +16,10 @@ from tests.e2e.incidents.incident_driver import Played
 from tests.e2e.incidents.incident_scripts import IN_PROCESS
 from tests.e2e.incidents.sample_queries import Sample
 from tests.e2e.incidents.shared_tests import (  # noqa: F401 - collected here
-    test_documents_and_report_are_in_both_languages,
-    test_findings_of_the_incident_report_only_expired_time_limits,
-    test_scope_and_legal_holds_match_the_sample_database,
-    test_team_is_called_and_customers_get_notices_exactly_once,
+    test_each_team_role_gets_one_mail_and_each_affected_customer_gets_one_notice,
+    test_findings_contain_exactly_the_expired_time_limits_of_the_incident,
+    test_incident_documents_and_report_exist_in_english_and_chinese,
+    test_incident_scope_and_legal_holds_contain_the_affected_people_of_the_sample_database,
 )
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(1800)]
@@ -38,18 +38,24 @@ def state(cli: Cli) -> Sample:
     return Sample(cli.postgres("parcelseal_state"))
 
 
-def test_steps_accept_answers_only_from_people_on_the_required_duty(played: Played) -> None:
+def test_human_step_of_an_incident_accepts_answers_only_from_people_with_the_required_duty(
+    played: Played,
+) -> None:
     checks.check_assigned_people(played)
     checks.check_refused_people(played)
     checks.check_pages(played)
 
 
-def test_timeline_contains_the_scripted_answers_and_its_digests_verify(played: Played) -> None:
+def test_incident_timeline_contains_the_scripted_answers_and_its_digest_chain_is_valid(
+    played: Played,
+) -> None:
     checks.check_timeline_kinds_and_authors(played)
     checks.check_timeline_digests(played)
 
 
-def test_all_sealed_bundles_verify(cli: Cli, led: dict[str, Played]) -> None:
+def test_verification_of_all_sealed_evidence_bundles_succeeds(
+    cli: Cli, led: dict[str, Played]
+) -> None:
     del led
     with cli.services.state.connect() as conn:
         verification = verify_all(cli.services.store("evidence_store"), conn, cli.services.trusted)
@@ -78,7 +84,7 @@ def test_incident_triggered_twice_is_registered_as_duplicate(
     ) == [("duplicate",)]
 
 
-def test_management_answers_a_step_that_the_person_on_duty_did_not_answer(
+def test_incident_lead_can_answer_a_step_that_the_person_on_duty_did_not_answer(
     led: dict[str, Played],
 ) -> None:
     played = led["lost_device"]
@@ -95,7 +101,7 @@ def test_form_after_a_refused_answer_keeps_the_entered_values(led: dict[str, Pla
     assert page["params"]["grade"]["value"] == "major"
 
 
-def test_time_limits_use_the_entered_event_time_if_people_answer_after_an_outage(
+def test_incident_timeline_contains_the_entered_event_time_if_it_was_recorded_hours_later(
     led: dict[str, Played],
 ) -> None:
     played = led["ransomware"]
@@ -125,7 +131,9 @@ def test_expired_time_limit_notifies_the_person_on_duty_and_management(
     assert {"management@courier.example", "compliance@courier.example"} <= recipients
 
 
-def test_partner_breach_reopens_partner_review(led: dict[str, Played], state: Sample) -> None:
+def test_partner_review_is_reopened_after_a_data_breach_at_the_partner(
+    led: dict[str, Played], state: Sample
+) -> None:
     played = led["partner_breach"]
     query = (
         "SELECT reopened_because FROM partner_review "
@@ -150,7 +158,9 @@ def test_report_that_an_authority_does_not_require_is_recorded_as_not_handed_in(
     ]
 
 
-def test_incident_commands_list_and_verify_incidents(cli: Cli, led: dict[str, Played]) -> None:
+def test_command_incident_list_returns_closed_incidents_and_incident_verify_accepts_timeline(
+    cli: Cli, led: dict[str, Played]
+) -> None:
     listed = {
         incident["incident"]: incident for incident in cli.json("incident", "list")["incidents"]
     }

@@ -51,7 +51,9 @@ def keys(*numbers: int) -> list[str]:
     return [f"INC-2026-0001/shop/{number}" for number in numbers]
 
 
-def test_look_up_returns_current_address(rig: ShopDatabase) -> None:
+def test_look_up_returns_new_mail_address_after_address_of_person_changed(
+    rig: ShopDatabase,
+) -> None:
     people(rig, "ann@example.com", None, "", "bob@example.com")
     book = AddressBook(rig.context())
     notice_keys = keys(1, 2, 3, 4, 99)
@@ -71,7 +73,9 @@ def test_look_up_returns_address_of_person_for_each_of_two_incidents(rig: ShopDa
     )
 
 
-def test_reach_counts_usable_missing_malformed_and_shared_addresses(rig: ShopDatabase) -> None:
+def test_reach_returns_numbers_of_usable_missing_malformed_and_shared_addresses(
+    rig: ShopDatabase,
+) -> None:
     many = ["branch@example.com"] * (SHARED - 1) + ["Branch@Example.com"]
     people(rig, "ann@example.com", None, "", " ", "no address", "a@b\nBcc: c@d.example", *many)
     counts = reach(rig)
@@ -90,7 +94,9 @@ def test_look_up_skips_shared_and_malformed_addresses(rig: ShopDatabase) -> None
     assert list(addresses.values()) == ["ann@example.com"]
 
 
-def test_customer_address_need_not_be_in_allowed_staff_domains(rig: ShopDatabase) -> None:
+def test_look_up_returns_customer_address_outside_of_allowed_staff_domains(
+    rig: ShopDatabase,
+) -> None:
     people(rig, "ann@elsewhere.example")
     notices = rig.context().notices
     assert not notices.domains
@@ -98,7 +104,7 @@ def test_customer_address_need_not_be_in_allowed_staff_domains(rig: ShopDatabase
     assert AddressBook(strict).look_up(keys(1)) == {keys(1)[0]: "ann@elsewhere.example"}
 
 
-def test_nobody_is_reachable_in_database_without_mail_column(rig: ShopDatabase) -> None:
+def test_look_up_returns_no_address_if_no_mail_column_is_configured(rig: ShopDatabase) -> None:
     people(rig, "ann@example.com")
     number = rig.incident(f"INC-2026-{next(NUMBERS):04d}")
     rig.freeze(number)
@@ -123,7 +129,7 @@ def test_look_up_of_invalid_key_returns_no_address(rig: ShopDatabase, key: str) 
     )
 
 
-def test_addresses_are_not_stored(rig: ShopDatabase) -> None:
+def test_mail_addresses_are_not_stored_in_state_database(rig: ShopDatabase) -> None:
     people(rig, *["branch@example.com"] * SHARED, "ann@example.com")
     book = AddressBook(rig.context())
     number = rig.incident(f"INC-2026-{next(NUMBERS):04d}")

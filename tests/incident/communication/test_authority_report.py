@@ -50,7 +50,7 @@ def time_limits(document: Document) -> list[list[str]]:
     ]
 
 
-def test_first_report_to_authority_requires_only_facts_that_are_known_at_once(
+def test_first_report_to_authority_is_complete_as_soon_as_grade_is_entered(
     company: Company,
 ) -> None:
     case = company.open(1, 2).counted()
@@ -73,7 +73,9 @@ def test_first_report_to_authority_requires_only_facts_that_are_known_at_once(
     )
 
 
-def test_report_shows_uncounted_figures_as_unknown(company: Company) -> None:
+def test_report_to_authority_shows_uncounted_number_of_people_as_not_known_yet(
+    company: Company,
+) -> None:
     company.broken = {"archive"}
     case = company.open(databases=["archive"], keys=[]).counted()
     case.answer("grade", reason="nothing could be counted")
@@ -84,7 +86,7 @@ def test_report_shows_uncounted_figures_as_unknown(company: Company) -> None:
     assert values["Systems"] == "Archive"
 
 
-def test_follow_up_report_has_cause_and_evidence_and_earlier_reports(company: Company) -> None:
+def test_follow_up_report_contains_cause_evidence_and_earlier_reports(company: Company) -> None:
     case = company.open(1).until("notify")
     case.answer("report_rest", authority="postal", receipt="POSTAL")
     document = report(case, Phase.REST)
@@ -110,7 +112,7 @@ def test_follow_up_report_has_cause_and_evidence_and_earlier_reports(company: Co
     assert "R-1" in before[0]
 
 
-def test_report_to_authority_lists_only_applicable_time_limits_of_this_authority(
+def test_report_to_authority_contains_only_time_limits_that_apply_to_this_authority(
     company: Company,
 ) -> None:
     case = company.open(1).until("grade")
@@ -124,7 +126,9 @@ def test_report_to_authority_lists_only_applicable_time_limits_of_this_authority
     assert all("does not apply" not in row[2] for row in rows)
 
 
-def test_summary_requires_lessons_and_corrective_actions_of_review(company: Company) -> None:
+def test_summary_report_is_complete_only_after_lessons_and_corrective_actions_are_entered(
+    company: Company,
+) -> None:
     case = company.open(1).until("close")
     assert [english(field) for field in missing_entries(summary(case))] == [
         "Lessons learned and accountability", "Corrective actions that were registered as findings",
@@ -142,7 +146,7 @@ def test_summary_requires_lessons_and_corrective_actions_of_review(company: Comp
     assert actions[0].startswith("Lock them (finding ")
 
 
-def test_document_of_drill_is_marked_as_drill_in_both_languages(company: Company) -> None:
+def test_report_of_incident_drill_has_drill_warning_in_both_languages(company: Company) -> None:
     case = company.open(scenario="scanner_lost", keys=[], databases=[]).counted()
     case.answer("grade")
     document = report(case, Phase.FIRST)
@@ -163,7 +167,9 @@ def test_document_of_drill_is_marked_as_drill_in_both_languages(company: Company
     assert report(real, Phase.FIRST).warning is None
 
 
-def test_report_leaves_out_entries_declared_mistakes(company: Company) -> None:
+def test_report_to_authority_leaves_out_entries_that_were_corrected_as_mistakes(
+    company: Company,
+) -> None:
     case = company.open(1).until("report", contain={"notes": "The scanner is locked"})
     before = values_by_label(report(case, Phase.REST))
     assert "is locked" in str(before["Containment of the incident"])

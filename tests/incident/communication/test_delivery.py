@@ -101,7 +101,9 @@ def test_notice_is_sent_once_to_each_person_with_address(
         }
 
 
-def test_notices_wait_while_mail_server_is_down(company: Company, post: Post, server: Smtp) -> None:
+def test_notices_stay_pending_while_mail_server_is_down_and_are_sent_afterwards(
+    company: Company, post: Post, server: Smtp
+) -> None:
     case = decided(company, 1, 2)
     case.notify()
     server.rule = lambda phase, _address: "421 4.3.2 down" if phase == "MAIL" else None
@@ -140,7 +142,7 @@ def test_decision_not_to_notify_withdraws_waiting_notices(
     assert boxes(server) == []
 
 
-def test_waiting_notices_are_sent_once_with_changed_text_after_new_decision(
+def test_waiting_notices_are_sent_with_changed_text_only_after_new_decision(
     company: Company, post: Post, server: Smtp
 ) -> None:
     case = decided(company, 1, 2)
@@ -163,7 +165,7 @@ def test_waiting_notices_are_sent_once_with_changed_text_after_new_decision(
     assert case.entries(Kind.TOLD)[-1].data["complete"]
 
 
-def test_team_call_is_recorded_after_all_mails_are_sent(
+def test_timeline_entry_for_call_of_incident_team_is_added_after_all_mails_are_sent(
     company: Company, post: Post, server: Smtp
 ) -> None:
     case = company.open(1)
@@ -183,7 +185,9 @@ def test_team_call_is_recorded_after_all_mails_are_sent(
     assert len(case.entries(Kind.TEAM_CALLED)) == 1
 
 
-def test_recorded_time_of_team_call_is_that_of_the_mail(company: Company, post: Post) -> None:
+def test_timeline_entry_for_team_call_has_time_at_which_the_mail_was_sent(
+    company: Company, post: Post
+) -> None:
     case = company.open(1)
     company.clock.on(minutes=1)
     at = company.clock.now()
@@ -199,7 +203,7 @@ def test_recorded_time_of_team_call_is_that_of_the_mail(company: Company, post: 
     assert (team_time_limit.state, team_time_limit.done_at) == (TimeLimitState.MET, at)
 
 
-def test_recorded_time_of_team_call_is_that_of_the_last_mail(
+def test_timeline_entry_for_team_call_has_time_of_last_mail_if_one_mail_was_delayed(
     company: Company, post: Post, server: Smtp
 ) -> None:
     case = company.open(1)
@@ -216,7 +220,9 @@ def test_recorded_time_of_team_call_is_that_of_the_last_mail(
     assert case.entries(Kind.TEAM_CALLED)[0].happened_at == last
 
 
-def test_notification_milestone_has_time_of_last_sent_notice(company: Company, post: Post) -> None:
+def test_timeline_entry_for_notification_has_time_of_last_sent_notice(
+    company: Company, post: Post
+) -> None:
     case = decided(company, 1, 2)
     case.notify()
     at = case.record.incident.aware_at + timedelta(hours=70)
@@ -232,7 +238,7 @@ def test_notification_milestone_has_time_of_last_sent_notice(company: Company, p
     assert notification_time_limit.state is TimeLimitState.MET
 
 
-def test_team_call_has_current_time_if_time_of_mail_is_in_future(
+def test_timeline_entry_for_team_call_has_current_time_if_mail_has_future_time(
     company: Company, post: Post
 ) -> None:
     case = company.open(1)
@@ -243,7 +249,7 @@ def test_team_call_has_current_time_if_time_of_mail_is_in_future(
     assert case.entries(Kind.TEAM_CALLED)[0].happened_at == company.clock.now()
 
 
-def test_drill_sends_no_notice(company: Company) -> None:
+def test_incident_drill_sends_no_notice_to_people(company: Company) -> None:
     case = company.open(scenario="scanner_lost", keys=[], databases=[]).counted()
     for step in ("contain", "grade", "impact"):
         case.answer(step)
@@ -260,7 +266,7 @@ def test_drill_sends_no_notice(company: Company) -> None:
         assert notices.count_by_state(conn, case.number) == {}
 
 
-def test_watch_checks_every_minute_while_mail_waits(
+def test_next_check_of_watch_is_in_one_minute_while_a_mail_is_unsent_and_in_five_otherwise(
     company: Company, post: Post, server: Smtp
 ) -> None:
     case = company.open(1)

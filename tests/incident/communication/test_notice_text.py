@@ -51,7 +51,7 @@ def test_notice_has_all_required_sections_in_both_languages() -> None:
         (impact(), CATEGORIES, []),
     ],
 )  # fmt: skip
-def test_notice_with_missing_sections_is_refused(
+def test_create_notice_text_raises_value_error_if_required_section_is_missing(
     entries: list[Entry], categories: list[str], lacking: list[str]
 ) -> None:
     assert RULES is not None
@@ -63,7 +63,7 @@ def test_notice_with_missing_sections_is_refused(
         assert notice_text.create_notice_text(RULES, entries, categories)
 
 
-def test_notice_uses_newest_impact_texts() -> None:
+def test_notice_contains_newest_impact_texts_if_they_were_entered_twice() -> None:
     assert RULES is not None
     entries = [*impact(harm_en="First"), entry(2, Kind.IMPACT, NIGHT, texts=TEXTS)]
     text = notice_text.create_notice_text(RULES, entries, CATEGORIES)

@@ -22,7 +22,7 @@ from tests.incident.decision_fixtures import (
 from tests.incident.incident_fixtures import SERVICE, Company, assess
 
 
-def test_notification_is_incomplete_while_decision_on_people_is_missing(
+def test_notification_time_limit_is_open_while_some_affected_people_have_no_decision(
     company: Company,
 ) -> None:
     company.broken = {"archive"}
@@ -56,7 +56,7 @@ def test_notification_is_incomplete_while_decision_on_people_is_missing(
     assert notification_time_limit(case).done_at == company.clock.now()
 
 
-def test_notification_is_complete_if_later_count_of_unread_database_finds_nobody_else(
+def test_notification_is_complete_if_later_count_of_unreadable_database_adds_no_people(
     company: Company,
 ) -> None:
     for option in (decision.TELL, decision.DO_NOT_TELL):
@@ -111,7 +111,7 @@ def test_notification_is_complete_when_failed_notices_are_sent_by_retry(company:
     assert [entry.data["complete"] for entry in case.entries(Kind.TOLD)] == [False, True]
 
 
-def test_entry_that_people_were_told_in_another_way_does_not_cover_later_failed_notices(
+def test_notification_is_incomplete_if_notices_fail_after_people_were_recorded_as_called(
     company: Company,
 ) -> None:
     case = asked(company, 1, 11)
@@ -129,7 +129,7 @@ def test_entry_that_people_were_told_in_another_way_does_not_cover_later_failed_
     assert left(case).startswith("2 people could not be notified by mail")
 
 
-def test_notification_is_complete_if_people_without_notice_were_told_in_another_way(
+def test_notification_is_complete_if_people_without_notice_were_notified_in_another_way(
     company: Company,
 ) -> None:
     case = asked(company, 1, 2)

@@ -147,7 +147,7 @@ def test_counts_by_random_criteria_match_counts_computed_in_python(
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_number_of_listed_people_equals_number_of_counted_people(
+def test_number_of_people_on_list_equals_number_of_counted_people(
     shop: psycopg.Connection[Any], way: str, data: st.DataObject
 ) -> None:
     rows = data.draw(shops())

@@ -175,7 +175,7 @@ def test_count_by_department_includes_its_customers_and_invoices(store: Store) -
     assert scope.counted[0].departments == {str(agent): len(affected_customers)}
 
 
-def test_count_by_listed_keys_of_records_includes_records_and_reports_missing_keys(
+def test_count_by_record_keys_includes_those_records_and_reports_missing_keys(
     store: Store,
 ) -> None:
     numbers = [invoice["invoice_id"] for invoice in store.invoices[:3]]
@@ -187,13 +187,13 @@ def test_count_by_listed_keys_of_records_includes_records_and_reports_missing_ke
     assert scope.counted[0].not_found_at == (4,)
 
 
-def test_count_by_account_in_database_without_log_is_unknown(store: Store) -> None:
+def test_count_by_account_is_unknown_if_database_has_no_access_log(store: Store) -> None:
     scope = store.count(accounts=("ada",))
     assert scope.people_by_database() == {"chinook": None}
 
 
 @pytest.mark.parametrize(("keys", "grade"), [((), "risk"), (("0",), "no_risk")])
-def test_proposed_grade_matches_number_of_affected_customers_in_chinook(
+def test_proposed_grade_in_chinook_is_risk_if_customers_are_affected_and_no_risk_if_none_are(
     store: Store, keys: tuple[str, ...], grade: str
 ) -> None:
     scope = store.count(keys=keys)
@@ -201,7 +201,7 @@ def test_proposed_grade_matches_number_of_affected_customers_in_chinook(
     assert propose_grade(scope, RULES).certain is (not scope.subjects)
 
 
-def test_time_limits_of_chinook_pack_follow_gdpr() -> None:
+def test_time_limits_of_chinook_pack_equal_those_of_gdpr_articles_33_and_34() -> None:
     clocks = {clock.id: clock for clock in RULES.clocks}
     authority, people = clocks["supervisory_authority"], clocks["individuals"]
     assert (authority.begins, authority.within.seconds, authority.immediate) == (

@@ -82,7 +82,7 @@ def courier(postgres: EmbeddedPostgres) -> Iterator[Courier]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_scope_and_grade_match_expected_results_of_sample_company(
+def test_counts_and_proposed_grade_equal_answer_sheet_of_sample_company(
     courier: Courier, name: str
 ) -> None:
     answer = courier.answer(name)
@@ -102,7 +102,7 @@ def test_scope_and_grade_match_expected_results_of_sample_company(
     assert (proposed.grade, proposed.certain) == (answer.grade, True)
 
 
-def test_each_incident_of_sample_company_affects_people(courier: Courier) -> None:
+def test_each_incident_on_answer_sheet_of_sample_company_affects_people(courier: Courier) -> None:
     assert tuple(incident.name for incident in courier.sheet.incidents) == NAMES
     for incident in courier.sheet.incidents:
         assert 0 < incident.subjects <= 3000
@@ -138,7 +138,7 @@ def test_scope_as_json_contains_no_customer_data(courier: Courier) -> None:
         "CREATE TABLE public.mine ()",
     ],
 )
-def test_login_for_incidents_may_not_read_other_columns_or_change_data(
+def test_login_for_incidents_gets_permission_error_for_unneeded_columns_and_data_changes(
     courier: Courier, statement: str
 ) -> None:
     refused = pytest.raises(psycopg.errors.InsufficientPrivilege)

@@ -56,7 +56,9 @@ def frozen(rig: ShopDatabase, number: int) -> FrozenList:
         return subject_list.frozen_list(conn, number)
 
 
-def test_list_has_each_person_once_sorted_by_code_points(rig: ShopDatabase) -> None:
+def test_list_of_affected_people_has_each_person_once_sorted_by_code_points(
+    rig: ShopDatabase,
+) -> None:
     number = incident(rig)
     assert rig.freeze(number) == 3
     assert listed(rig, number) == [("shop", "1"), ("shop", "10"), ("shop", "2")]
@@ -91,7 +93,7 @@ def test_wider_scope_adds_only_new_people_to_list(rig: ShopDatabase) -> None:
         assert subject_list.count_by_database(conn, number) == {"shop": 4}
 
 
-def test_incidents_have_separate_lists(rig: ShopDatabase) -> None:
+def test_each_incident_has_its_own_list_of_affected_people(rig: ShopDatabase) -> None:
     first, other = incident(rig), incident(rig)
     rig.freeze(first)
     assert rig.freeze(other, 1, Selection(keys=("shop/2",))) == 1
@@ -108,7 +110,7 @@ def test_list_includes_people_without_row_in_subject_table(rig: ShopDatabase) ->
     assert listed(rig, other) == [("shop", "88")]
 
 
-def test_nobody_is_added_if_database_cannot_be_read(rig: ShopDatabase) -> None:
+def test_nobody_is_added_to_list_if_database_cannot_be_read(rig: ShopDatabase) -> None:
     number = incident(rig)
     rig.freeze(number, 1, Selection(keys=("shop/2",)))
     missing_database = rig.address.with_database("gone")
@@ -130,7 +132,7 @@ def test_people_of_two_scopes_can_be_added_to_list_in_one_transaction(rig: ShopD
     assert len(listed(rig, number)) == 2
 
 
-def test_stored_list_contains_only_keys(rig: ShopDatabase) -> None:
+def test_stored_list_contains_keys_of_people_and_no_other_personal_data(rig: ShopDatabase) -> None:
     rig.owner.execute("UPDATE person SET mail = 'secret@example.com', secret = 'plague'")
     number = incident(rig)
     rig.freeze(number)
@@ -143,7 +145,9 @@ def test_stored_list_contains_only_keys(rig: ShopDatabase) -> None:
     }  # fmt: skip
 
 
-def test_storing_and_reading_long_list_uses_constant_memory(rig: ShopDatabase) -> None:
+def test_storing_and_reading_list_of_100000_people_uses_less_than_12_megabytes(
+    rig: ShopDatabase,
+) -> None:
     rig.owner.execute("INSERT INTO person (id) SELECT n FROM generate_series(100, 100_099) AS n")
     number = incident(rig)
     tracemalloc.start()

@@ -133,7 +133,7 @@ def test_time_window_of_extract_includes_start_and_excludes_end(
     ("column", "expected"),
     [("accessed_at", [2, 3, 7]), ("noted", [2, 3, 7]), ("day", [2, 3, 4, 7])],
 )
-def test_time_window_of_times_without_timezone_uses_timezone_of_pack(
+def test_time_window_for_column_without_timezone_uses_timezone_of_pack(
     source: DatabaseAddress,
     store: DirectoryStore,
     recipients: list[Recipient],
@@ -260,7 +260,7 @@ def test_decryption_refuses_extract_that_was_replaced_by_another_extract(
         content(store, first, operations.opening)
 
 
-def test_existing_longer_lock_of_extract_is_kept(
+def test_lock_of_extract_is_not_shortened_by_call_with_earlier_lock_end(
     source: DatabaseAddress, store: DirectoryStore, recipients: list[Recipient]
 ):
     first = create(source, store, recipients, lock_until=LATER)

@@ -54,7 +54,7 @@ LATER = NOW.replace(microsecond=0) + timedelta(days=30)
         ({"collection": "wide_log"}, "employee_id"),
     ],
 )
-def test_error_for_wrong_sql_in_policy_pack_states_its_location(
+def test_error_about_invalid_sql_in_policy_pack_contains_its_location(
     source: DatabaseAddress,
     store: DirectoryStore,
     recipients: list[Recipient],
@@ -86,7 +86,7 @@ def test_error_for_sql_expression_that_fails_during_copy_contains_sqlstate(
     assert not list(store.list())
 
 
-def test_extract_is_refused_if_database_role_may_read_only_part_of_log(
+def test_creation_of_extract_raises_usage_error_if_database_role_may_read_only_part_of_log(
     source: DatabaseAddress, store: DirectoryStore, recipients: list[Recipient]
 ):
     with psycopg.connect(source.conninfo(), autocommit=True) as conn:
@@ -110,7 +110,9 @@ def test_extract_is_refused_if_database_role_may_read_only_part_of_log(
             conn.execute("DROP ROLE clerk_of_incidents")
 
 
-def test_extract_without_recipients_is_refused(source: DatabaseAddress, store: DirectoryStore):
+def test_creation_of_extract_without_recipients_raises_usage_error(
+    source: DatabaseAddress, store: DirectoryStore
+):
     with pytest.raises(UsageError, match="No recipient"):
         create(source, store, [])
     assert not list(store.list())
@@ -118,7 +120,7 @@ def test_extract_without_recipients_is_refused(source: DatabaseAddress, store: D
 
 
 @pytest.mark.parametrize("application", ["psql", "all"])
-def test_lost_database_connection_leaves_no_object(
+def test_lost_database_connection_during_extract_raises_error_and_leaves_no_object(
     wide: DatabaseAddress, tmp_path: Path, recipients: list[Recipient], application: str
 ):
     def cut() -> None:
@@ -139,7 +141,7 @@ def test_lost_database_connection_leaves_no_object(
     assert create(wide, store, recipients, WIDE_WHOLE).rows == 12_000
 
 
-def test_failed_store_leaves_no_object(
+def test_failed_upload_of_extract_raises_store_error_and_leaves_no_object(
     wide: DatabaseAddress,
     proxy: FaultyProxy,
     s3: S3Store,

@@ -55,7 +55,7 @@ def test_log_extract_includes_all_accounts_and_times_of_every_count(
 
 
 @given(selection())
-def test_access_log_extract_without_accounts_starts_half_a_year_before_leak(
+def test_access_log_extract_starts_half_a_year_before_leak_if_scope_has_no_account_and_no_start(
     selection_: Selection,
 ) -> None:
     scope = access_scope([selection_], BEGUN)

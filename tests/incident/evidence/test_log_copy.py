@@ -26,7 +26,9 @@ VALUES = st.text(st.sampled_from('a,"\n\r\\.') | st.characters(codec="utf-8"), m
     cuts=st.lists(st.integers(0, 200), max_size=6),
 )
 @example(rows=[['"', "\n"], ['\n"\n', '""']], cuts=[1, 2, 3, 4, 5])
-def test_row_counter_counts_records_not_lines(rows: list[list[str]], cuts: list[int]):
+def test_row_counter_returns_number_of_csv_records_if_values_contain_line_breaks(
+    rows: list[list[str]], cuts: list[int]
+):
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(rows)
     content = text.getvalue().encode()

@@ -44,7 +44,7 @@ def subject_holds(*keys: int) -> set[tuple[str, str]]:
     return {("subject", f"courier/{key}") for key in keys}
 
 
-def test_holds_are_placed_on_single_people_but_on_whole_database_if_many_are_affected(
+def test_legal_hold_is_placed_on_each_person_if_few_are_affected_and_on_database_if_many(
     company: Company,
 ) -> None:
     few = company.open(*range(1, EACH_UP_TO + 1)).counted()
@@ -58,7 +58,9 @@ def test_holds_are_placed_on_single_people_but_on_whole_database_if_many_are_aff
     assert holds_of(few) == subject_holds(1, 2, 3, 4) | {("database", "courier")}
 
 
-def test_holds_of_two_incidents_are_independent(company: Company) -> None:
+def test_release_of_hold_for_first_incident_keeps_hold_of_second_incident_on_same_person(
+    company: Company,
+) -> None:
     first, second = company.open(1, 2).counted(), company.open(2, 3).counted()
     first.preserve()
     assert (holds_of(first), holds_of(second)) == (subject_holds(1, 2), subject_holds(2, 3))
@@ -122,7 +124,9 @@ def test_thousand_legal_holds_are_placed_within_3_seconds_of_process_time(compan
     assert process_time() - before < 3  # seconds of this process; most of it waits for the server
 
 
-def test_log_is_extracted_once_per_count(company: Company) -> None:
+def test_access_log_is_extracted_again_after_a_new_count_and_earlier_extract_is_kept(
+    company: Company,
+) -> None:
     case = company.open(1).counted()
     (first,) = case.entries(Kind.PRESERVED)
     case.preserve()
@@ -144,7 +148,7 @@ def test_log_is_extracted_once_per_count(company: Company) -> None:
     assert len(records) == 3
 
 
-def test_failed_extract_is_reported_on_last_attempt(company: Company) -> None:
+def test_failed_extract_raises_error_and_becomes_finding_on_last_attempt(company: Company) -> None:
     case = company.open(1)
     assess(case.context)
     company.folder.rmdir()
@@ -172,7 +176,7 @@ def test_database_without_access_log_gives_finding_of_severity_attention(company
     assert case.entries(Kind.PRESERVED)[0].data["complete"]
 
 
-def test_state_database_contains_no_customer_value(company: Company) -> None:
+def test_state_database_contains_no_name_or_mail_address_of_customer(company: Company) -> None:
     case = company.open(1, 2).until("notify")
     with company.state.connect() as conn:
         rows = [str(row) for row in conn.exec_driver_sql("SELECT i::text FROM incident i")]
@@ -229,7 +233,7 @@ def test_extract_limited_to_accounts_contains_all_counted_rows(company: Company)
         company.run("DELETE FROM opened WHERE number = 'OLD'")
 
 
-def test_sharing_log_of_partner_is_extracted(company: Company) -> None:
+def test_extract_of_sharing_log_is_created_if_scope_has_a_partner(company: Company) -> None:
     case = company.open(keys=[], partner="7")
     assess(case.context)
     assert case.preserve().outcome is Outcome.PASS

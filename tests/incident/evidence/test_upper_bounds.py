@@ -60,7 +60,7 @@ def test_upper_bounds_are_not_below_true_numbers_of_listed_people(
     assert (bound.records, bound.unseen) == (newest.records, len(everybody) - newest.subjects)
 
 
-def test_upper_bounds_for_two_counts_of_different_people_are_the_sums_of_both_counts() -> None:
+def test_upper_bounds_exceed_newest_count_at_least_by_number_of_additional_people_on_list() -> None:
     before, now = count_of(set(range(20)), {5}), count_of(set(range(20, 40)), {20})
     bound = upper_bounds([before], merged(before, now), 40)
     assert (bound.subjects, bound.sensitive, bound.minors) == (40, 28, 23)

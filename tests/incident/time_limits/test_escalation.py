@@ -75,7 +75,7 @@ def escalation_keys(now: datetime, sent_keys: set[str] | None = None) -> list[st
         (1000, ["x/after/P7D"]),
     ],
 )
-def test_only_notification_for_the_latest_escalation_time_that_has_passed_is_due(
+def test_due_escalations_returns_only_the_escalation_with_the_latest_time_that_has_passed(
     hours: float, expected: list[str]
 ):
     assert escalation_keys(h(hours)) == expected
@@ -100,7 +100,7 @@ def test_each_escalation_time_causes_at_most_one_notification(
 
 
 @given(st.lists(AT, min_size=1, max_size=20))
-def test_notification_for_the_latest_passed_escalation_time_is_sent_after_downtime(
+def test_newest_escalation_is_due_at_the_next_check_even_if_earlier_checks_were_missed(
     looks: list[datetime],
 ):
     keys: list[str] = []
@@ -115,7 +115,7 @@ def test_notification_for_the_latest_passed_escalation_time_is_sent_after_downti
         assert keys[-1:] == newest or not newest
 
 
-def test_every_notification_is_sent_if_checks_run_only_at_the_next_escalation_times():
+def test_checks_at_the_times_returned_by_next_escalation_at_miss_no_escalation():
     now: datetime | None = AWARE
     keys: list[str] = []
     while now is not None:
@@ -135,7 +135,7 @@ def test_every_notification_is_sent_if_checks_run_only_at_the_next_escalation_ti
     ]
 
 
-def test_next_escalation_at_is_none_without_running_time_limit():
+def test_next_escalation_at_returns_none_if_no_time_limit_is_running():
     assert next_escalation_at(time_limits_of_report(h(2), done=h(1)), WAKE, h(2), SHANGHAI) is None
     later = look([], h(2), rules=[rule("y", begins="closing", within="P30D")], aware_at=AWARE)
     assert next_escalation_at(later.values(), WAKE, h(2), SHANGHAI) is None
@@ -156,7 +156,7 @@ def test_escalations_of_30_day_time_limit_are_due_7_days_and_1_day_before_deadli
     assert next_escalation_at(month, WAKE, first, SHANGHAI) == due - timedelta(days=1)
 
 
-def test_notifications_before_deadline_are_skipped_once_overdue():
+def test_notification_before_deadline_is_not_sent_if_the_time_limit_is_already_overdue():
     calm = EscalationRules.model_validate({"before": ["PT1H"], "after": ["PT1H"]})
     assert due_escalations(NUMBER, time_limits_of_report(h(4.5)), calm, h(4.5), SHANGHAI) == []
     assert next_escalation_at(time_limits_of_report(h(4.5)), calm, h(4.5), SHANGHAI) == h(5)
@@ -194,7 +194,7 @@ def notifications_at(now: datetime, time_limit: str, **facts: str) -> list[Notif
         ("individuals", 80, ["role:compliance", "role:management"]),
     ],
 )
-def test_notification_is_sent_to_responsible_role_and_if_overdue_also_to_management(
+def test_notification_is_sent_to_responsible_roles_and_after_the_deadline_also_to_management(
     time_limit: str, hours: float, recipients: list[str]
 ):
     notifications = notifications_at(h(hours), time_limit)
@@ -206,7 +206,7 @@ def test_notification_is_sent_to_responsible_role_and_if_overdue_also_to_managem
     )
 
 
-def test_shipped_policy_pack_assigns_duty_to_every_step_that_reaches_a_milestone():
+def test_every_workflow_step_that_reaches_a_milestone_has_a_duty_in_the_shipped_policy_pack():
     assert {step for steps in STEPS.values() for step in steps} <= set(shipped().steps)
     assert {time_limit.ends for time_limit in shipped().clocks} - set(STEPS) == {
         "opened",
@@ -219,7 +219,7 @@ def texts(notification: Notification, locale: str) -> tuple[str, str]:
     return words.text(notification.heading), words.text(notification.line)
 
 
-def test_notification_text_contains_deadline_and_step_to_answer_in_airflow():
+def test_notification_text_contains_deadline_and_title_of_the_required_action_in_airflow():
     notification = notifications_at(h(3), "postal_first")[0]
     assert notification.key == f"{NUMBER}/postal_first/before/PT1H/compliance"
     assert notification.due_on is not None
@@ -235,7 +235,7 @@ def test_notification_text_contains_deadline_and_step_to_answer_in_airflow():
     assert "2026-03-02 13:00" in text
 
 
-def test_notification_after_deadline_starts_with_overdue():
+def test_text_of_notification_after_deadline_starts_with_the_word_overdue():
     notifications = notifications_at(h(8), "postal_first")
     assert [notification.key for notification in notifications] == [
         f"{NUMBER}/postal_first/after/PT1H/compliance",
@@ -291,7 +291,7 @@ def test_still_due_returns_only_newest_waiting_notification_of_open_time_limit()
     assert still_due(keys, NUMBER, time_limits, SHANGHAI) == set()
 
 
-def test_still_due_returns_calls_to_the_team_of_this_incident_only():
+def test_still_due_returns_team_calls_of_its_incident_and_omits_those_of_another_incident():
     call, other = f"{NUMBER}/called/technical", "INC-2026-0002/called/technical"
     second = f"{NUMBER}/called/technical#1"
     assert still_due([call, second, other], NUMBER, time_limits_of_report(h(3)), SHANGHAI) == {
@@ -311,7 +311,9 @@ def test_still_due_returns_newest_waiting_notification_to_each_address():
 
 
 @pytest.mark.parametrize(("month", "newest"), [(2, "P30D"), (3, "P1M")])
-def test_still_due_returns_the_later_of_one_month_and_30_days_by_calendar(month: int, newest: str):
+def test_still_due_returns_escalation_after_a_month_or_after_30_days_whichever_is_later(
+    month: int, newest: str
+):
     due = datetime(2026, month, 10, 1, tzinfo=UTC)
     keys = [f"{NUMBER}/x/after/{period}/compliance" for period in ("P30D", "P1M")]
     late = look(

@@ -64,7 +64,7 @@ def test_milestones_returns_all_milestones_of_complete_incident():
     Kind.OPENED, Kind.TEAM_CALLED, Kind.PRESERVED, Kind.GRADED, Kind.CONTAINED, Kind.REPORTED,
     Kind.DECIDED, Kind.TOLD, Kind.CLOSED, Kind.SUMMARISED,
 )])  # fmt: skip
-def test_timeline_entry_of_a_kind_that_has_no_milestone_reaches_none(kind: Kind):
+def test_timeline_entry_of_a_kind_without_milestone_reaches_no_milestone(kind: Kind):
     assert reached(event(kind, 1, step="report", authority="cac")) == {}
 
 
@@ -78,7 +78,7 @@ def test_milestone_has_time_of_earliest_event():
     assert (milestone.at, milestone.recorded_at, milestone.place) == (h(3), h(9), 2)
 
 
-def test_milestone_keeps_first_time_after_repeated_events():
+def test_milestone_time_is_unchanged_after_a_repeated_event():
     assert reached(
         event(Kind.GRADED, 1, grade="general"),
         event(Kind.REPORTED, 2, authority="cac", phase="first"),
@@ -90,7 +90,7 @@ def test_milestone_keeps_first_time_after_repeated_events():
     ) == {"graded": h(1), "reported:cac": h(2), "individuals_told": h(3)}
 
 
-def test_incomplete_entry_reaches_no_milestone():
+def test_timeline_entry_marked_as_incomplete_reaches_no_milestone():
     assert reached(event(Kind.TOLD, 1, complete=False)) == {}
     assert reached(event(Kind.TOLD, 1, complete=False), event(Kind.TOLD, 2, complete=True)) == {
         "individuals_told": h(2)
@@ -108,21 +108,21 @@ def test_incomplete_entry_reaches_no_milestone():
         ([(1, True), (2, False)], 2),
     ],
 )
-def test_decision_not_to_notify_people_reaches_milestone_while_it_is_in_force(
+def test_decision_not_to_notify_people_reaches_notification_milestone_until_it_is_reversed(
     decisions: list[tuple[int, bool]], expected_hours: int | None
 ):
     times = reached(*(event(Kind.DECIDED, at, tell=tell) for at, tell in decisions))
     assert times.get("individuals_told") == (h(expected_hours) if expected_hours else None)
 
 
-def test_notification_milestone_keeps_its_time_after_later_decision_not_to_notify():
+def test_later_decision_not_to_notify_does_not_change_time_of_notification_milestone():
     times = reached(
         event(Kind.DECIDED, 1, tell=True), event(Kind.TOLD, 2), event(Kind.DECIDED, 3, tell=False)
     )
     assert times == {"individuals_told": h(2)}
 
 
-def test_entry_declared_a_mistake_reaches_no_milestone():
+def test_timeline_entry_declared_a_mistake_reaches_no_milestone():
     wrong = event(Kind.REPORTED, 1, authority="cac")
     assert reached(wrong, event(Kind.NOTE, 2, voids=[1])) == {}
     assert reached(
@@ -135,7 +135,7 @@ def test_entry_declared_a_mistake_reaches_no_milestone():
     ] == [1, 2]
 
 
-def test_confirmed_grades_skip_entries_declared_mistakes():
+def test_confirmed_grades_omits_grade_whose_timeline_entry_was_declared_a_mistake():
     entries = timeline(
         event(Kind.GRADED, 1, grade="larger"),
         event(Kind.GRADED, 2, grade="major"),
@@ -149,7 +149,9 @@ def test_confirmed_grades_skip_entries_declared_mistakes():
 
 
 @pytest.mark.parametrize("action", [None, "regrade"])
-def test_grade_confirmed_by_update_counts_from_time_it_was_recorded(action: str | None):
+def test_incident_grade_confirmed_by_an_update_applies_from_the_time_it_was_recorded(
+    action: str | None,
+):
     more = {"action": action} if action else {}
     first = entry(1, Kind.GRADED, h(1), recorded=h(3), grade="larger", **more)
     second = entry(2, Kind.GRADED, h(2), recorded=h(9), grade="general", **more)
@@ -161,7 +163,7 @@ def test_grade_confirmed_by_update_counts_from_time_it_was_recorded(action: str 
     assert milestones([first, second])["graded"].at == at
 
 
-def test_notification_milestone_requires_that_people_without_notice_were_told_in_another_way() -> (
+def test_partial_notification_reaches_milestone_once_the_others_were_informed_in_another_way() -> (
     None
 ):
     incomplete = event(Kind.TOLD, 1, complete=False)

@@ -69,7 +69,7 @@ def reported(authority: str, after: float) -> tuple[Kind, float, dict]:
     return Kind.REPORTED, after, {"authority": authority}
 
 
-def test_response_times_are_measured_from_awareness():
+def test_times_to_contain_notify_and_report_are_measured_from_awareness_of_the_incident():
     times = incident(
         "INC-2026-0001",
         contained(3),
@@ -108,7 +108,7 @@ def test_median_of_four_times_is_average_of_middle_two():
     )
 
 
-def test_yearly_statistics_use_timezone_of_pack():
+def test_yearly_statistics_assign_incidents_to_years_in_the_timezone_of_the_policy_pack():
     eve = datetime(2025, 12, 31, 16, tzinfo=UTC)
     incidents = [
         incident("INC-2025-0009", aware=eve - h(0.5)),
@@ -125,7 +125,7 @@ def test_yearly_statistics_use_timezone_of_pack():
     ]
 
 
-def test_yearly_statistics_leave_out_duplicate_and_cancelled_incidents():
+def test_yearly_incident_count_and_response_times_omit_duplicate_and_cancelled_incidents():
     incidents = [
         incident("INC-2026-0001", contained(2)),
         incident("INC-2026-0002", contained(100), state=State.DUPLICATE),
@@ -173,7 +173,9 @@ def two_incidents() -> list[IncidentTimes]:
     ]
 
 
-def test_response_time_charts_have_one_bar_per_year(two_incidents: list[IncidentTimes]):
+def test_response_time_chart_has_a_bar_for_each_year_and_a_bar_for_all_years(
+    two_incidents: list[IncidentTimes],
+):
     detect, contain, _notify, _report = charts(yearly_statistics(two_incidents, SHANGHAI))
     assert [(bar.label, bar.value) for bar in contain.bars[1:]] == [
         ("2027", 5 * 3600),

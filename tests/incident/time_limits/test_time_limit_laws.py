@@ -58,7 +58,7 @@ LENGTHS = st.timedeltas(timedelta(0), timedelta(days=400))
 @example(  # 01:30 of the first pass, 01:10 of the second one
     datetime(2026, 11, 1, 5, 30, tzinfo=UTC), timedelta(minutes=40), Period.parse("P1D"), NEW_YORK
 )
-def test_deadline_never_moves_earlier_if_awareness_is_later(
+def test_later_awareness_never_gives_an_earlier_deadline(
     aware: datetime, after: timedelta, within: Period, zone: ZoneInfo
 ):
     assert add_period(aware, within, zone) <= add_period(aware + after, within, zone)
@@ -66,7 +66,7 @@ def test_deadline_never_moves_earlier_if_awareness_is_later(
 
 
 @given(MOMENT, LENGTHS, st.integers(1, 30), ZONES)
-def test_deadline_in_months_never_moves_earlier_if_awareness_is_later(
+def test_later_awareness_never_gives_an_earlier_deadline_date_if_period_is_in_months(
     aware: datetime, after: timedelta, months: int, zone: ZoneInfo
 ):
     within = Period.parse(f"P{months}M")
@@ -75,7 +75,7 @@ def test_deadline_in_months_never_moves_earlier_if_awareness_is_later(
 
 
 @given(MOMENT, st.integers(1, 400_000), ZONES)
-def test_time_limit_in_seconds_is_exact_in_every_timezone(
+def test_deadline_is_exactly_the_given_number_of_seconds_after_start_in_every_timezone(
     aware: datetime, seconds: int, zone: ZoneInfo
 ):
     due = add_period(aware.astimezone(zone), Period.parse(f"PT{seconds}S"), zone)
@@ -135,7 +135,7 @@ def test_open_time_limit_is_late_from_the_moment_after_its_deadline(
 
 
 @given(MOMENT, MOMENT, LENGTHS, st.booleans())
-def test_lateness_stays_the_same_after_cancellation_or_new_grade_ended_time_limit(
+def test_lateness_is_unchanged_after_cancellation_or_a_new_grade_has_ended_the_time_limit(
     aware: datetime, ended: datetime, after: timedelta, cancelled: bool
 ):
     if cancelled:
@@ -156,7 +156,7 @@ def test_lateness_stays_the_same_after_cancellation_or_new_grade_ended_time_limi
     assert not time_limit.is_open
 
 
-def test_lateness_counts_elapsed_time_across_daylight_saving_change():
+def test_lateness_equals_elapsed_time_across_daylight_saving_change():
     aware = datetime(2026, 11, 1, 1, 30, tzinfo=NEW_YORK)
     done = datetime(2026, 11, 1, 2, 45, tzinfo=NEW_YORK)  # two hours and a quarter later
     reached = {"contained": ReachedMilestone(done, done, 1)}
@@ -167,12 +167,12 @@ def test_lateness_counts_elapsed_time_across_daylight_saving_change():
     assert time_limit.lateness == timedelta(minutes=15)
 
 
-def test_utc_refuses_naive_datetime():
+def test_utc_raises_value_error_for_naive_datetime():
     with pytest.raises(ValueError, match="no timezone"):
         utc(datetime(2026, 3, 2, 9))  # noqa: DTZ001 - that is the test
 
 
-def test_error_for_deadline_after_last_python_date_contains_the_period():
+def test_error_about_deadline_after_year_9999_contains_the_period():
     with pytest.raises(UsageError, match=r"P9999Y.*policy pack"):
         add_period(datetime(2026, 3, 2, tzinfo=UTC), Period.parse("P9999Y"), SHANGHAI)
 
@@ -237,7 +237,7 @@ def test_time_limit_applies_only_to_its_incident_types_critical_systems_and_grad
     assert applicability(rule("x", within="PT4H", **fields), incident_facts) is expected
 
 
-def test_compute_time_limits_keeps_order_of_rules():
+def test_compute_time_limits_returns_time_limits_in_the_order_of_the_policy_pack():
     facts = IncidentFacts(datetime(2026, 3, 2, 1, tzinfo=UTC), "misdelivery")
     time_limits: list[TimeLimit] = compute_time_limits(
         shipped().clocks, facts, {}, facts.aware_at, SHANGHAI

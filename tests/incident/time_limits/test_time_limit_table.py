@@ -148,7 +148,7 @@ def test_table_of_examples_covers_all_time_limits_and_timezones():
 
 
 @pytest.mark.parametrize("row", rows())
-def test_computed_time_limit_matches_row_of_table_of_examples(row: Row):
+def test_computed_deadline_state_and_lateness_equal_those_in_the_table_of_examples(row: Row):
     entries = row.entries()
     last = max([entry.recorded_at for entry in entries], default=row.aware)
     now = row.at("now")
@@ -168,7 +168,7 @@ def test_computed_time_limit_matches_row_of_table_of_examples(row: Row):
 
 
 @pytest.mark.parametrize("row", [row for row in rows() if row.values[0].down()])
-def test_time_limit_after_downtime_is_computed_from_recorded_times(row: Row):
+def test_state_and_lateness_at_the_end_of_downtime_equal_those_in_the_table_of_examples(row: Row):
     down = row.down()
     assert down is not None
     begins, ends = down

@@ -121,7 +121,7 @@ def test_table_of_time_limits_has_text_in_both_languages_for_every_state():
     assert [row[4] for row in table.rows].count(Outcome.FAIL) == len(late)
 
 
-def test_table_of_time_limits_in_form_leaves_out_those_that_do_not_apply():
+def test_table_of_time_limits_in_form_omits_time_limits_that_do_not_apply():
     time_limits = list(look([graded(1, "general", 1)], h(3.5), aware_at=AWARE).values())
     heads, rows = time_limit_rows(time_limits)
     titles = [ENGLISH.text(row[0]) for row in rows]
@@ -131,7 +131,7 @@ def test_table_of_time_limits_in_form_leaves_out_those_that_do_not_apply():
     assert len(time_limit_table(time_limits).rows) == len(shipped().clocks) > len(rows)
 
 
-def test_due_text_has_deadline_or_period_after_start_or_says_that_there_is_no_deadline():
+def test_due_text_contains_deadline_or_period_after_an_event_or_the_words_no_deadline():
     time_limits = look([graded(1, "larger", 1)], h(2), aware_at=AWARE)
     due = {
         ENGLISH.value(row[0]): ENGLISH.value(row[1])

@@ -43,7 +43,7 @@ def asking(dags: dict[str, Any]) -> dict[str, set[str]]:
     return {name: set(steps) for name, dag in dags.items() if (steps := human_steps(dag))}
 
 
-def test_roles_table_covers_every_workflow(dags: dict[str, Any]) -> None:
+def test_every_workflow_can_be_read_by_a_role_of_the_roles_table(dags: dict[str, Any]) -> None:
     assert set(dags) == ALL
     assert {dag for role in ROLES for dag in role.reads} == ALL
 
@@ -91,7 +91,9 @@ def test_answer_of_assigned_person_is_stored_under_their_account(
             assert response.json()["responded_by"] == {"id": account, "name": account}
 
 
-def test_person_without_assignment_or_role_cannot_answer(airflow: FabAirflow) -> None:
+def test_person_without_assignment_or_without_role_gets_status_403_for_an_answer(
+    airflow: FabAirflow,
+) -> None:
     """Another person of the role, Admin, and an assigned person without the role are refused."""
     dag_id, step = "respond_to_incident", "grade"
     ask(airflow, dag_id, step, ["somebody_else", account_of("Data Engineer")])
@@ -99,7 +101,7 @@ def test_person_without_assignment_or_role_cannot_answer(airflow: FabAirflow) ->
         assert answer(airflow, role, dag_id, step).status_code == 403, role
 
 
-def test_user_whose_fab_number_equals_an_assigned_staff_number_may_not_answer(
+def test_user_whose_fab_user_id_equals_an_assigned_staff_number_gets_status_403(
     airflow: FabAirflow,
 ) -> None:
     """A staff number may equal the user number that FAB gave to another person."""

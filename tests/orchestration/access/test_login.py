@@ -49,7 +49,7 @@ def logged_in(airflow: FabAirflow, role: str) -> requests.Session:
     return session
 
 
-def test_role_with_fewest_rights_can_use_airflow_pages(airflow: FabAirflow) -> None:
+def test_role_with_fewest_rights_can_open_airflow_pages(airflow: FabAirflow) -> None:
     session = logged_in(airflow, READER)
     me = session.get(f"{airflow.url}/ui/auth/me", timeout=120).json()
     assert me == {"id": account_of(READER), "username": account_of(READER)}

@@ -47,7 +47,9 @@ def test_user_may_answer_only_with_permissions_to_answer_and_to_read_the_same_da
     assert not may_answer(manager, READ, on_part(Action.READ, Part.ANSWER, DAG))
 
 
-def test_permissions_that_fab_itself_grants_are_still_valid(manager: Any) -> None:
+def test_user_with_the_permissions_that_fab_itself_grants_on_all_dags_may_answer(
+    manager: Any,
+) -> None:
     assert may_answer(manager, *WHOLE_FAB)
     assert not may_answer(manager, READ, Permission(Action.EDIT, "HITL Detail"))
 

@@ -47,7 +47,7 @@ def test_check_respondents_reports_deactivated_user(session: Session) -> None:
     assert reasons == ["is not active in Airflow"]
 
 
-def test_unanswerable_returns_workflows_that_have_a_duty_without_anyone_able_to_answer() -> None:
+def test_unanswerable_returns_workflows_with_a_duty_for_which_nobody_is_able_to_answer() -> None:
     """A person who can answer only for another duty of the workflow does not change the result."""
     from include.orchestration.access.respondents import AskedPerson, unanswerable
 

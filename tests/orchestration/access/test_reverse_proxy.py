@@ -124,7 +124,9 @@ def logged(airflow: FabAirflow, text: str, count: int = 1) -> list[dict[str, obj
     return lines
 
 
-def test_cookies_are_secure_behind_the_proxy(airflow: FabAirflow, proxy: Proxy) -> None:
+def test_cookies_have_the_attributes_secure_and_httponly_behind_the_proxy(
+    airflow: FabAirflow, proxy: Proxy
+) -> None:
     account = account_of("Auditor")
     session = proxy.session()
     answer = log_in(session, proxy.url, account, airflow.passwords[account])
@@ -139,7 +141,7 @@ def test_cookies_are_secure_behind_the_proxy(airflow: FabAirflow, proxy: Proxy) 
     assert answer.headers["Location"].startswith(("/", proxy.url))
 
 
-def test_failed_logins_block_the_account_and_log_the_client_address(
+def test_account_gets_status_429_after_failed_logins_and_client_address_is_logged(
     airflow: FabAirflow, proxy: Proxy
 ) -> None:
     """The log contains no password."""

@@ -86,7 +86,7 @@ def status(
     return answer.status_code
 
 
-def test_routes_refuse_requests_without_login(
+def test_all_routes_except_public_routes_return_status_401_without_login(
     airflow: FabAirflow, path_parameters: dict[str, str], routes: list[Route]
 ) -> None:
     """The only exceptions are health, version and log-in."""
@@ -97,7 +97,7 @@ def test_routes_refuse_requests_without_login(
     assert answered == OPEN_TO_ALL
 
 
-def test_writing_routes_refuse_the_auditor(
+def test_routes_that_change_data_return_status_403_for_the_auditor(
     airflow: FabAirflow, path_parameters: dict[str, str], routes: list[Route]
 ) -> None:
     """The test also covers routes that a future Airflow version adds."""

@@ -54,7 +54,7 @@ def test_admin_may_open_every_page(airflow: FabAirflow) -> None:
     assert {page for role in ROLES for page in role.pages} <= opened
 
 
-def test_sync_roles_twice_changes_nothing(session: Session) -> None:
+def test_second_call_of_sync_roles_changes_nothing(session: Session) -> None:
     from include.orchestration.access.sync import sync_roles
 
     assert sync_roles(session, all_roles(load_pack(SHIPPED))) == []
@@ -98,7 +98,9 @@ def test_sync_roles_revokes_manual_grants_only_of_parcelseal_roles(session: Sess
     assert set(company_role.permissions) == set(all_permissions.permissions)
 
 
-def test_sync_roles_empties_the_role_of_a_removed_department(session: Session) -> None:
+def test_sync_roles_revokes_dag_permissions_from_the_role_of_a_removed_department(
+    session: Session,
+) -> None:
     """The users of the department keep the role, which has no more permissions."""
     from include.orchestration.access.sync import sync_roles
 
@@ -136,7 +138,9 @@ def test_sync_users_writes_new_passwords_to_the_file(session: Session, tmp_path:
     assert (again.created, again.updated, again.passwords) == ([], [], {})
 
 
-def test_sync_users_takes_passwords_from_the_file(session: Session, tmp_path: Path) -> None:
+def test_sync_users_sets_the_password_of_a_new_user_from_a_read_only_password_file(
+    session: Session, tmp_path: Path
+) -> None:
     """The file may be a read-only secret."""
     from airflow.providers.fab.auth_manager.models import User
     from sqlalchemy import select
@@ -181,7 +185,7 @@ def test_sync_users_replaces_roles_and_keeps_the_password(session: Session, tmp_
         ({"users": []}, "the file: "),
     ],
 )
-def test_read_people_refuses_invalid_files_without_quoting_values(
+def test_error_about_invalid_file_of_people_contains_the_fault_and_no_password(
     session: Session, tmp_path: Path, content: object, fault: str
 ) -> None:
     """A value in the file may be a password."""
@@ -194,7 +198,7 @@ def test_read_people_refuses_invalid_files_without_quoting_values(
     assert not (tmp_path / "passwords.json").exists()
 
 
-def test_sync_users_refuses_new_users_without_a_password_file(
+def test_sync_users_raises_usage_error_for_a_new_user_without_password_file(
     session: Session, tmp_path: Path
 ) -> None:
     from include.orchestration.access.users import read_people, sync_users
@@ -203,7 +207,9 @@ def test_sync_users_refuses_new_users_without_a_password_file(
         sync_users(session, read_people(people(tmp_path, [ONE])), None)
 
 
-def test_fab_session_refuses_another_auth_manager(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_require_manager_raises_usage_error_for_another_auth_manager(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """FAB's own auth manager is refused too."""
     from include.orchestration.access.database import require_manager
 
@@ -218,7 +224,9 @@ def test_fab_session_refuses_another_auth_manager(monkeypatch: pytest.MonkeyPatc
         assert "include.orchestration.access.manager.AccountFabAuthManager" in refused.value.action
 
 
-def test_fab_session_refuses_an_unmigrated_database(database: str) -> None:
+def test_require_migrated_raises_usage_error_if_the_airflow_database_is_not_migrated(
+    database: str,
+) -> None:
     from include.orchestration.access.database import require_migrated
 
     engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(database))

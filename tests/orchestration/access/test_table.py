@@ -33,7 +33,7 @@ def changes(role: Role) -> set[tuple[str, str]]:
     }
 
 
-def test_roles_table_lists_the_seven_duty_roles_and_the_role_audit_seed() -> None:
+def test_roles_table_contains_exactly_the_eight_expected_role_names() -> None:
     assert list(ROLE) == [
         "Data Engineer",
         "Compliance Officer",
@@ -47,7 +47,7 @@ def test_roles_table_lists_the_seven_duty_roles_and_the_role_audit_seed() -> Non
 
 
 @pytest.mark.parametrize("name", ["Auditor", "Supervisor"])
-def test_reading_roles_have_no_writing_permission(name: str) -> None:
+def test_roles_auditor_and_supervisor_have_no_permission_to_change_data(name: str) -> None:
     """The only exception is the permission to change their own password."""
     assert changes(ROLE[name]) == set()
 
@@ -71,7 +71,7 @@ def test_no_role_may_delete_anything() -> None:
     )
 
 
-def test_approving_roles_may_not_trigger_or_clear_the_workflow() -> None:
+def test_role_that_may_answer_a_workflow_may_not_trigger_it_except_incident_workflows() -> None:
     """Incident workflows are an exception: each member of the incident team may do all steps."""
     for role in ROLES:
         assert not role.answers & (role.triggers | role.clears | role.pauses) - INCIDENTS
@@ -93,7 +93,7 @@ def test_two_roles_together_grant_no_more_than_the_two_roles_separately() -> Non
     assert not shared & {Part.LOG, Part.XCOM, Part.CODE}
 
 
-def test_role_with_a_right_on_an_unreadable_dag_is_refused() -> None:
+def test_role_that_may_answer_a_dag_and_may_not_read_it_raises_value_error() -> None:
     with pytest.raises(ValueError, match="answers without reading enforce_retention"):
         Role("Nobody", "", answers=frozenset({"enforce_retention"}))
 
@@ -109,7 +109,7 @@ def test_department_role_reads_only_workflows_of_its_controls() -> None:
         assert changes(role) == set()
 
 
-def test_department_role_can_read_workflow_after_control_changes_owner() -> None:
+def test_department_role_can_read_workflow_after_department_became_owner_of_its_control() -> None:
     pack = load_pack(SHIPPED)
     moved = tuple(
         control.model_copy(update={"owner": "human_resources"})

@@ -94,12 +94,14 @@ def test_throttle_does_not_count_successful_logins(counts: FailedLogins) -> None
     assert [fail(counts, "anna") for _ in range(PER_ACCOUNT)].count(True) == PER_ACCOUNT - 1
 
 
-def test_throttle_counts_logins_that_have_begun_and_not_yet_ended(counts: FailedLogins) -> None:
+def test_throttle_refuses_concurrent_logins_to_an_account_above_the_limit(
+    counts: FailedLogins,
+) -> None:
     attempts = [counts.begin("anna", "10.0.0.1") for _ in range(PER_ACCOUNT + 5)]
     assert sum(isinstance(each, Attempt) for each in attempts) == PER_ACCOUNT
 
 
-def test_throttle_memory_is_bounded(counts: FailedLogins) -> None:
+def test_throttle_stores_at_most_100_entries_after_1000_failed_logins(counts: FailedLogins) -> None:
     for i in range(1000):
         fail(counts, f"{'x' * 10_000}{i}", f"10.0.{i // 250}.{i % 250}")
     assert len(counts._times) == 100
@@ -133,7 +135,7 @@ def client(counts: FailedLogins) -> TestClient:
 
 
 @pytest.mark.parametrize("path", ["/auth/token", "/auth/token/cli"])
-def test_throttled_token_request_gets_429_and_is_logged(
+def test_token_request_after_too_many_failed_logins_gets_status_429_and_is_logged(
     client: TestClient, caplog: pytest.LogCaptureFixture, path: str
 ) -> None:
     """Even the right password is refused, and the log does not contain it."""
@@ -170,7 +172,7 @@ def test_throttle_counts_failed_form_logins_and_token_logins_together(
 
 
 @pytest.mark.parametrize("as_file", [False, True], ids=["urlencoded", "multipart"])
-def test_throttle_refuses_form_with_two_accounts(client: TestClient, as_file: bool) -> None:
+def test_login_form_with_two_usernames_gets_status_400(client: TestClient, as_file: bool) -> None:
     """FAB would compare the password with that of the first account."""
     fields: dict[str, Any] = {"username": ["anna", "bert"], "password": WRONG}
     if as_file:
@@ -189,6 +191,6 @@ def test_throttle_does_not_count_requests_without_password(client: TestClient) -
     assert client.post("/auth/token", json={"username": 7, "password": RIGHT}).status_code == 201
 
 
-def test_throttle_refuses_large_body(client: TestClient) -> None:
+def test_token_request_with_too_large_body_gets_status_413(client: TestClient) -> None:
     body = {"username": "x" * MAX_BODY_BYTES, "password": RIGHT}
     assert client.post("/auth/token", json=body).status_code == 413

@@ -122,7 +122,7 @@ def ask(state: Engine, subject: str, received: date) -> None:
         )
 
 
-def test_certificate_counts_erased_and_remaining_records(
+def test_certificate_contains_correct_numbers_of_erased_and_remaining_records(
     shop: RetentionDatabase, database: str
 ) -> None:
     """The counts of the certificate are compared with counts in the database itself."""
@@ -171,7 +171,7 @@ def test_certificate_counts_erased_and_remaining_records(
     assert f"chinook/{first}" not in said
 
 
-def test_run_with_rejected_plan_fails_and_reports_unexplained_records(
+def test_run_with_rejected_disposition_plan_fails_and_reports_remaining_expired_records(
     shop: RetentionDatabase,
 ) -> None:
     conclusion = certificate(shop, run_all_steps(shop, option="Reject"))
@@ -200,7 +200,7 @@ def test_erasure_request_stays_open_and_overdue_if_no_record_class_is_erased_on_
         assert len(requests.open_requests(conn, "chinook")) == 1
 
 
-def test_retry_of_verification_reports_erasure_request_that_first_attempt_closed(
+def test_retry_of_verification_reports_same_closed_erasure_request_as_first_attempt(
     shop: RetentionDatabase, database: str
 ) -> None:
     with psycopg.connect(database, autocommit=True) as connection:

@@ -150,14 +150,14 @@ def test_certificate_says_that_approval_on_command_line_does_not_prove_who_appro
     assert "executed only if a person other" not in lines
 
 
-def test_mapped_database_that_run_does_not_process_gives_finding_and_no_control_indicator() -> None:
+def test_certificate_has_finding_and_no_control_indicators_if_run_omits_a_mapped_database() -> None:
     conclusion = certificate(run_records(), names=("shop", "other"), requested=("shop",))
     assert conclusion.outcome is Outcome.ATTENTION
     assert codes(conclusion) == ["retention.left_out"]
     assert indicators(conclusion) == UNKNOWN
 
 
-def test_control_indicator_counts_unexplained_records_if_other_database_was_not_verified() -> None:
+def test_control_indicator_counts_unexplained_records_if_another_database_is_unverified() -> None:
     left = verification_data({"order": 7}, [remaining_data(unexplained=3)])
     conclusion = certificate(run_records(verify=left), names=("shop", "other"))
     assert conclusion.outcome is Outcome.FAIL

@@ -27,7 +27,7 @@ def a_person(runner: RetentionRunner) -> None:
     runner.insert("person", id=1, name="Wang Fang", phone="13800138000", at=YOUNG, who="p1")
 
 
-def test_erasure_request_is_restricted_if_other_record_class_keeps_its_record(
+def test_erasure_request_has_state_restricted_if_other_record_class_keeps_its_record(
     runner: RetentionRunner,
 ) -> None:
     """Another record class keeps a parcel with an open claim for ten years."""
@@ -84,7 +84,7 @@ def test_next_run_closes_erasure_request_whose_records_were_erased_by_killed_run
     assert state_of_request(counted)["state"] == "closed"
 
 
-def test_erasure_request_whose_key_matches_no_record_becomes_overdue(
+def test_erasure_request_whose_key_matches_no_record_is_overdue_after_its_due_date(
     runner: RetentionRunner,
 ) -> None:
     runner.request("p11", (runner.clock.now() - timedelta(days=40)).date())

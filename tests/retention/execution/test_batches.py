@@ -40,7 +40,7 @@ def open_batches(schema: RetentionSchema) -> int:
 
 
 @pytest.mark.parametrize("does", ["", "UPDATE a SET hidden = true WHERE id = OLD.id;"])
-def test_record_whose_deletion_a_trigger_skips_is_counted_as_refused_once(
+def test_record_is_counted_once_as_refused_if_trigger_skips_its_deletion(
     schema: RetentionSchema, does: str
 ) -> None:
     """In a further case, the trigger marks the record as deleted instead.
@@ -62,7 +62,7 @@ def test_record_whose_deletion_a_trigger_skips_is_counted_as_refused_once(
     assert open_batches(schema) == 0
 
 
-def test_batch_keeps_record_that_changed_before_it_was_locked(
+def test_batch_does_not_delete_record_whose_deletion_was_suspended_after_the_plan_was_made(
     schema: RetentionSchema, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     schema.run(f"""
@@ -131,7 +131,7 @@ def test_execution_continues_with_other_record_class_after_database_refuses_too_
 
 
 @pytest.mark.parametrize("table", ["a", "note"])
-def test_ledger_batch_is_withdrawn_if_deletion_is_rolled_back_after_ledger_commit(
+def test_erasure_ledger_has_no_open_batch_if_deletion_is_rolled_back_after_ledger_commit(
     schema: RetentionSchema, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
     """The guard lost its lock after the ledger was committed."""
@@ -154,7 +154,7 @@ def test_ledger_batch_is_withdrawn_if_deletion_is_rolled_back_after_ledger_commi
 
 
 @pytest.mark.parametrize("limit", ["ledger", "idle"])
-def test_batch_fails_and_unlocks_its_records_if_ledger_stays_locked(
+def test_execution_raises_service_error_and_unlocks_records_if_erasure_ledger_stays_locked(
     schema: RetentionSchema, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
     schema.run(f"CREATE TABLE a (id int PRIMARY KEY, at date); INSERT INTO a VALUES (1, '{OVER}')")
@@ -175,7 +175,7 @@ def test_batch_fails_and_unlocks_its_records_if_ledger_stays_locked(
     assert schema.execute(plan).done == schema.erased() == {"a": 1}
 
 
-def test_batch_fails_if_idle_timeout_ends_its_database_session(
+def test_execution_raises_service_error_if_idle_timeout_ends_its_database_session(
     schema: RetentionSchema, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     schema.run(f"CREATE TABLE a (id int PRIMARY KEY, at date); INSERT INTO a VALUES (1, '{OVER}')")
@@ -228,7 +228,7 @@ def test_deletion_batch_pauses_between_statements_only_while_ledger_is_written(
     assert rests == ([] if ledger_first else [batch_actions.LONGEST_REST] * 3)
 
 
-def test_search_statements_read_more_pages_if_each_statement_is_slow(
+def test_search_for_expired_records_reads_more_pages_per_statement_if_statements_are_slow(
     schema: RetentionSchema, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     schema.run(f"""

@@ -18,7 +18,7 @@ def schema(postgres: EmbeddedPostgres) -> Iterator[RetentionSchema]:
         yield created
 
 
-def test_records_of_reference_chain_are_deleted_up_to_record_that_must_stay(
+def test_records_in_a_chain_of_references_are_deleted_up_to_the_first_unexpired_record(
     schema: RetentionSchema,
 ) -> None:
     schema.run(f"""
@@ -83,7 +83,7 @@ def test_all_records_of_foreign_key_cycle_with_cascade_are_written_to_ledger(
     assert schema.enforced() == {"a": 2, "b": 2, "z": 1}
 
 
-def test_foreign_key_cycle_whose_deletion_trigger_refuses_is_reported(
+def test_records_in_foreign_key_cycle_are_counted_as_refused_if_trigger_refuses_deletion(
     schema: RetentionSchema,
 ) -> None:
     _create_cycle(schema, "")
@@ -142,7 +142,7 @@ def test_record_that_database_refuses_to_delete_in_each_pass_over_cycle_is_count
     assert counts.refused == {("note", "P0001"): 2}
 
 
-def test_remaining_record_to_which_only_it_refers_counts_as_unexplained(
+def test_remaining_record_that_is_referenced_only_by_itself_is_counted_as_unexplained(
     schema: RetentionSchema,
 ) -> None:
     schema.run(f"""
@@ -175,7 +175,7 @@ def test_foreign_key_cycles_of_tables_with_long_chinese_names_are_deleted(
     assert schema.keys(f'"{first}"') == {1}
 
 
-def test_remaining_foreign_key_cycle_is_unexplained_if_its_deletion_was_not_approved(
+def test_remaining_records_in_foreign_key_cycle_are_unexplained_if_deletion_was_not_approved(
     schema: RetentionSchema,
 ) -> None:
     _create_three_cycles(schema)
@@ -185,7 +185,7 @@ def test_remaining_foreign_key_cycle_is_unexplained_if_its_deletion_was_not_appr
     assert _left(schema) == {"a": (3, 0), "b": (0, 0), "z": (0, 0), "leaf": (0, 0)}
 
 
-def test_unexpired_record_explains_only_remaining_records_to_which_it_leads_by_references(
+def test_remaining_record_has_a_reason_only_if_references_of_an_unexpired_record_lead_to_it(
     schema: RetentionSchema,
 ) -> None:
     schema.run(f"""
@@ -200,7 +200,7 @@ def test_unexpired_record_explains_only_remaining_records_to_which_it_leads_by_r
     assert _left(schema)["note"] == (2, 5 + 2)
 
 
-def test_count_of_remaining_records_in_long_chain_without_index_is_fast(
+def test_counting_remaining_records_of_long_reference_chain_without_index_causes_no_timeout(
     schema: RetentionSchema,
 ) -> None:
     """The duration must grow with the number of records, not with its square."""
@@ -218,7 +218,7 @@ def test_count_of_remaining_records_in_long_chain_without_index_is_fast(
     assert (left.referred, left.unexplained) == (9_999, 10_000)
 
 
-def test_count_of_remaining_records_reads_references_of_large_table_with_one_join(
+def test_counting_referenced_records_of_large_table_with_small_work_mem_causes_no_timeout(
     schema: RetentionSchema,
 ) -> None:
     """The foreign key has no index, and its values exceed the memory of one join."""

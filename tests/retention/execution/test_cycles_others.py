@@ -91,7 +91,7 @@ def test_record_inserted_with_reference_to_cycle_is_not_deleted_by_cascade(
     assert schema.keys("page") == {1}
 
 
-def test_records_of_foreign_key_cycle_are_all_deleted_although_one_reference_is_detached(
+def test_records_of_foreign_key_cycle_are_all_deleted_if_retention_rule_detaches_one_reference(
     schema: RetentionSchema,
 ) -> None:
     schema.run(f"""

@@ -114,7 +114,7 @@ def test_partition_is_deleted_record_by_record_if_check_constraint_refuses_detac
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
-def test_drop_of_partition_detects_record_inserted_before_lock(
+def test_partition_is_not_dropped_if_record_is_inserted_before_it_is_locked(
     schema: RetentionSchema, monkeypatch: pytest.MonkeyPatch, level: str
 ) -> None:
     """The record is detected with each default isolation level of the server."""
@@ -210,7 +210,7 @@ def test_records_of_partition_that_cannot_be_dropped_are_deleted_in_batches(
         ("timestamptz", "2025-03-02 00:00:00+14", True),
     ],
 )
-def test_expired_partitions_compares_bounds_in_timezone_of_policy_pack(
+def test_partition_is_planned_for_drop_if_its_bound_is_expired_in_timezone_of_policy_pack(
     schema: RetentionSchema, clock: str, bound: str, dropped: bool
 ) -> None:
     schema.as_of = datetime(2026, 3, 2, tzinfo=ZoneInfo("Asia/Shanghai"))
@@ -225,7 +225,7 @@ def test_expired_partitions_compares_bounds_in_timezone_of_policy_pack(
     assert schema.plan().of("log").to_drop_partitions == 0
 
 
-def test_expired_partitions_considers_bounds_of_all_levels_above_partition(
+def test_subpartition_is_planned_for_drop_if_bounds_of_a_parent_partition_are_expired(
     schema: RetentionSchema,
 ) -> None:
     schema.run(f"""
@@ -299,7 +299,7 @@ CHANGES: dict[str, Callable[[RetentionSchema], object]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_process_class_skips_partition_that_application_detaches(
+def test_execution_skips_partition_that_application_detaches_or_drops_meanwhile(
     schema: RetentionSchema, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     schema.rules = [rule("event")]

@@ -49,7 +49,7 @@ OF_NONE = ("42501", "28000", "40001", "57014", "53100", "08006")  # but a trigge
 
 
 @pytest.mark.parametrize("code", [*OF_RECORDS, *OF_NONE])
-def test_refusal_of_one_deletion_by_trigger_with_any_sqlstate_does_not_keep_other_records(
+def test_other_records_are_deleted_if_trigger_refuses_one_deletion_with_any_sqlstate(
     schema: RetentionSchema, code: str
 ) -> None:
     schema.run(REFUSING.format(code=code, kind="", when="BEFORE DELETE", deferred=""))
@@ -74,14 +74,16 @@ def test_deletion_that_database_refuses_at_commit_leaves_no_open_batch_in_ledger
         assert still_open.scalar_one() == 0
 
 
-def test_timeout_of_slow_statement_is_reported_apart_from_locks(schema: RetentionSchema) -> None:
+def test_record_class_is_reported_as_slow_if_its_deletion_exceeds_statement_timeout(
+    schema: RetentionSchema,
+) -> None:
     schema.run(SLOW.format(table="a"))
     counts = schema.execute(schema.plan())
     assert (counts.done, counts.locked, counts.slow) == ({"b": 3}, {"a": 5}, {"a"})
     assert counts.seconds > 0.9  # other sessions waited, although it was rolled back
 
 
-def test_foreign_key_cycle_whose_deletion_is_too_slow_is_reported_and_counted(
+def test_foreign_key_cycle_is_reported_as_slow_if_its_deletion_exceeds_statement_timeout(
     schema: RetentionSchema,
 ) -> None:
     schema.run(
@@ -125,7 +127,9 @@ def test_is_refusal_returns_false_for_server_error(error: type[psycopg.Error]) -
     assert batches.is_refusal(errors.ForeignKeyViolation("no"))
 
 
-def test_execution_fails_if_trigger_uses_unknown_table(schema: RetentionSchema) -> None:
+def test_execution_raises_usage_error_if_trigger_reads_a_table_that_does_not_exist(
+    schema: RetentionSchema,
+) -> None:
     schema.run(
         """
         CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS
@@ -139,7 +143,9 @@ def test_execution_fails_if_trigger_uses_unknown_table(schema: RetentionSchema) 
 
 
 @pytest.mark.parametrize("code", ["P0001", "23514", "42501"])
-def test_execution_fails_if_ledger_refuses_batch(schema: RetentionSchema, code: str) -> None:
+def test_execution_raises_service_error_if_insert_into_erasure_ledger_fails(
+    schema: RetentionSchema, code: str
+) -> None:
     with schema.state.begin() as conn:
         conn.exec_driver_sql(
             f"""
@@ -157,7 +163,7 @@ def test_execution_fails_if_ledger_refuses_batch(schema: RetentionSchema, code: 
     assert schema.keys("a") == {1, 2, 3, 4, 5}
 
 
-def test_foreign_key_cycle_whose_deletion_is_too_slow_is_counted_in_all_partitions(
+def test_slow_foreign_key_cycle_is_counted_with_its_records_of_all_partitions(
     schema: RetentionSchema,
 ) -> None:
     schema.run(

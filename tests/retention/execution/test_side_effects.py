@@ -95,7 +95,7 @@ def test_deletion_is_rolled_back_if_trigger_deletes_more_records_of_same_table(
     assert schema.keys("a") == {3, 7, 8}
 
 
-def test_deletion_is_rolled_back_if_rule_deletes_from_other_mapped_table(
+def test_deletion_is_rolled_back_if_rewrite_rule_of_database_deletes_from_other_mapped_table(
     schema: RetentionSchema,
 ) -> None:
     schema.run("CREATE RULE also AS ON DELETE TO a DO ALSO DELETE FROM b WHERE id = OLD.id")
@@ -128,7 +128,7 @@ def test_rows_that_trigger_inserts_are_allowed_and_counted(schema: RetentionSche
 
 
 @pytest.mark.parametrize("timing", ["BEFORE", "AFTER"])
-def test_trigger_updates_that_policy_pack_allows_are_counted(
+def test_updates_by_trigger_are_accepted_and_counted_if_policy_pack_allows_them(
     schema: RetentionSchema, timing: str
 ) -> None:
     schema.rules = [rule("a", triggers_update=["b"]), rule("b")]
@@ -150,7 +150,7 @@ def test_deletion_is_rolled_back_if_trigger_does_more_than_allowed_updates(
     assert state_of_b(schema) == before
 
 
-def test_table_in_triggers_update_that_does_not_exist_is_ignored(
+def test_execution_ignores_missing_table_in_the_retention_rule_key_named_triggers_update(
     schema: RetentionSchema,
 ) -> None:
     schema.mapped |= {"ghost": "ghost"}
@@ -167,7 +167,7 @@ def test_deletion_is_rolled_back_if_only_other_record_class_allows_trigger_updat
     assert state_of_b(schema) == [(n, 0) for n in range(1, 7)]
 
 
-def test_trigger_updates_in_foreign_key_cycle_are_allowed_if_one_of_its_classes_allows_them(
+def test_updates_by_trigger_in_foreign_key_cycle_are_accepted_if_one_record_class_allows_them(
     schema: RetentionSchema,
 ) -> None:
     schema.run(
@@ -182,7 +182,7 @@ def test_trigger_updates_in_foreign_key_cycle_are_allowed_if_one_of_its_classes_
     assert (counts.done, counts.updated) == ({"a": 6}, {f"{schema.name}.b": 1})
 
 
-def test_foreign_keys_that_database_sets_to_null_are_expected_changes(
+def test_deletion_is_not_rolled_back_if_database_sets_foreign_keys_to_null(
     schema: RetentionSchema,
 ) -> None:
     """One foreign key is in another table, and one is in the table of the deleted records."""
@@ -228,7 +228,7 @@ def test_foreign_key_sets_null_in_inheriting_table_only_if_that_table_has_its_ow
     ]
 
 
-def test_moves_of_records_to_other_partition_are_expected_changes(
+def test_deletion_is_not_rolled_back_if_it_moves_referring_records_to_other_partition(
     schema: RetentionSchema,
 ) -> None:
     """PostgreSQL counts an update that moves a row as a deletion and an insertion."""
@@ -303,7 +303,7 @@ def test_mask_is_rolled_back_if_trigger_changes_primary_key(schema: RetentionSch
     assert (counts.done, counts.refused) == ({"a": 5}, {("a", "kept"): 1})
 
 
-def test_plan_and_execution_fail_if_server_does_not_count_changed_rows(
+def test_plan_and_execution_raise_usage_error_if_postgresql_setting_track_counts_is_off(
     schema: RetentionSchema,
 ) -> None:
     uncounted = replace(schema, conninfo=f"{schema.conninfo} options='-c track_counts=off'")
@@ -314,7 +314,7 @@ def test_plan_and_execution_fail_if_server_does_not_count_changed_rows(
     assert len(schema.keys("a")) == 6
 
 
-def test_plan_lists_triggers_rules_and_publications_that_act_on_its_changes(
+def test_plan_contains_database_triggers_rules_and_publications_that_its_changes_activate(
     schema: RetentionSchema,
 ) -> None:
     """Only tables whose records are deleted or lose a foreign key are considered.
@@ -398,7 +398,9 @@ def test_plan_fails_if_published_table_has_no_replica_identity(
         schema.run(f'DROP PUBLICATION "{schema.name}"')
 
 
-def test_plan_fails_in_session_that_fires_no_triggers(schema: RetentionSchema) -> None:
+def test_plan_raises_usage_error_if_session_replication_role_is_replica(
+    schema: RetentionSchema,
+) -> None:
     """PostgreSQL enforces foreign keys by triggers too."""
     replica = replace(
         schema, conninfo=f"{schema.conninfo} options='-c session_replication_role=replica'"

@@ -116,7 +116,7 @@ def act_after_batch(batch: int, work: Callable[[], object]) -> Callable[[str], N
     return progress
 
 
-def test_record_that_other_session_locked_is_deleted_by_next_pass(room: SmallTable):
+def test_record_locked_by_other_session_is_deleted_later_in_the_same_execution(room: SmallTable):
     plan = room.plan()
     with psycopg.connect(room.conninfo) as other:
         other.execute("SELECT FROM parcel WHERE id = 5 FOR UPDATE")
@@ -159,7 +159,7 @@ def test_record_that_database_refuses_to_delete_is_counted_once_in_all_passes(ro
     assert counts.refused == {("parcel_record", "P0001"): 1}
 
 
-def test_plan_counts_records_that_each_legal_hold_keeps(room: SmallTable):
+def test_plan_contains_number_of_records_that_each_legal_hold_keeps(room: SmallTable):
     room.rules = [
         RULE | {"where": "t.id <= 1000"},
         RULE | {"class": "late_parcel", "where": "t.id > 500", "period": "P20Y"},
@@ -180,7 +180,9 @@ def test_plan_counts_records_that_each_legal_hold_keeps(room: SmallTable):
     assert (late.records, late.expired, late.held, late.held_by) == (1500, 0, 0, ())
 
 
-def test_plan_counts_records_that_legal_hold_on_record_class_keeps(room: SmallTable):
+def test_plan_contains_number_of_records_that_a_legal_hold_on_a_record_class_keeps(
+    room: SmallTable,
+):
     on_class = room.hold(HoldKind.CLASS, "parcel_record")
     on_one = room.hold(HoldKind.SUBJECT, "7")
     (found,) = room.plan().classes

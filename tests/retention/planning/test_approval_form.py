@@ -50,7 +50,7 @@ def page(
     )
 
 
-def test_approval_form_lists_counts_and_limits_in_both_languages() -> None:
+def test_approval_form_contains_numbers_of_records_and_limits_in_both_languages() -> None:
     form = page()
     assert form.assigned == ["bo", "wang_li@example.com"]
     assert "12,300" in form.subject
@@ -74,7 +74,9 @@ def test_approval_form_subject_has_the_escaped_database_title_of_each_language()
     assert chinese.startswith("商店·")
 
 
-def test_approval_form_counts_records_on_legal_hold_and_suspended_records_separately() -> None:
+def test_approval_form_has_separate_columns_for_records_on_legal_hold_and_suspended_records() -> (
+    None
+):
     """A suspended record is not on legal hold, so each of the two figures has its own heading."""
     chinese, english = page().body.split("### English")
     assert "| On legal hold | Suspended |" in english
@@ -83,7 +85,7 @@ def test_approval_form_counts_records_on_legal_hold_and_suspended_records_separa
 
 @pytest.mark.parametrize("recent", [0, 4_321])
 @pytest.mark.parametrize("cause", ["records", "percent", "trend"])
-def test_approval_form_states_planned_number_and_limit_for_each_type_of_limit(
+def test_approval_form_contains_limit_and_number_of_recent_erasures_for_each_type_of_limit(
     cause: str, recent: int
 ) -> None:
     recent = 0 if cause == "trend" else recent

@@ -38,7 +38,7 @@ CHECKERS = {"where": """p."duty %" = 'checker' AND NOT p.away"""}
 OWNERS = {"where": """p."duty %" LIKE 'own%'"""}
 
 
-def test_read_people_returns_accounts_that_staff_table_assigns_to_owners_and_approvers(
+def test_read_people_returns_owners_and_approvers_who_meet_sql_conditions_in_staff_table(
     schema: RetentionSchema,
 ) -> None:
     people = asked(schema, owners=OWNERS, approvers=CHECKERS)
@@ -52,7 +52,7 @@ def test_read_people_returns_listed_approvers_and_staff_who_meet_the_condition(
     assert people.approvers == ("zoe", "bo")
 
 
-def test_owner_whose_account_is_spelled_differently_is_not_approver(
+def test_owner_is_not_approver_if_account_differs_only_in_case_or_character_width(
     schema: RetentionSchema,
 ) -> None:
     accounts = {"accounts": ["ANA", "bo", "Ｃho"]}

@@ -145,7 +145,7 @@ def test_read_past_runs_returns_last_ten_executed_runs(state: Engine, database: 
         (51, 2_020, True, 50, None),
     ],
 )
-def test_check_limit_counts_recent_erasures_of_other_runs(
+def test_check_limit_adds_recent_erasures_of_other_runs_to_the_planned_number(
     count: int, records: int, masks: bool, recent: int, cause: str | None
 ) -> None:
     result = check_limit(planned_class(count, records, masks=masks), Limit(), (), recent)
@@ -155,7 +155,9 @@ def test_check_limit_counts_recent_erasures_of_other_runs(
     assert check_limit(planned_class(101, 10**6), Limit(), (100, 100, 100), 5_000) is None
 
 
-def test_count_recent_erasures_counts_other_runs_of_database(state: Engine, database: str) -> None:
+def test_count_recent_erasures_returns_number_of_erasures_by_other_runs_in_the_database(
+    state: Engine, database: str
+) -> None:
     """The time of the erasure decides, since a run may wait days for its approval."""
     new_plan = plan(planned_class(5), planned_class(7, name="b"), database=database)
     now = CLOCK.now()

@@ -52,7 +52,7 @@ def test_parse_as_of_accepts_date_alone_and_date_with_time(text: str, moment: da
     ["yesterday", "2026-02-30", "2025-02-29", "2026-03-02T01:30:00", "2026-3-2", "02.03.2026",
      "2026-03-02T25:00:00Z", " ", "2026-03-02T01:30:00+99:00"],
 )  # fmt: skip
-def test_parse_as_of_refuses_text_that_is_neither_date_nor_time(text: str) -> None:
+def test_parse_as_of_raises_usage_error_for_text_that_is_neither_date_nor_time(text: str) -> None:
     with pytest.raises(UsageError, match="neither a date nor a date and time"):
         parse_as_of(text, NOW, "Asia/Shanghai")
 
@@ -71,7 +71,7 @@ def schema(postgres: EmbeddedPostgres) -> Iterator[RetentionSchema]:
     "apart",
     [-MAX_CLOCK_DIFFERENCE - timedelta(minutes=1), MAX_CLOCK_DIFFERENCE + timedelta(minutes=1)],
 )
-def test_require_clocks_agree_fails_if_clocks_differ(
+def test_require_clocks_agree_raises_error_if_worker_and_database_clocks_differ_too_much(
     schema: RetentionSchema, apart: timedelta
 ) -> None:
     wrong = FixedClock(CLOCK.now() + apart)
@@ -91,7 +91,9 @@ def test_require_clocks_agree_accepts_small_difference(schema: RetentionSchema) 
         assert require_clocks_agree(schema.connection, schema.state, ours) == ours.now()
 
 
-def test_require_clocks_agree_fails_if_clock_is_before_last_plan(schema: RetentionSchema) -> None:
+def test_require_clocks_agree_raises_error_if_clock_is_earlier_than_last_plan(
+    schema: RetentionSchema,
+) -> None:
     later = FixedClock(CLOCK.now() + timedelta(days=1))
     with schema.state.begin() as conn:
         enter_plan(conn, schema.plan(), ("enforce_retention", schema.name), later)

@@ -24,7 +24,7 @@ def schema(postgres: EmbeddedPostgres) -> Iterator[RetentionSchema]:
         yield new_schema
 
 
-def test_plan_counts_records_by_legal_hold_and_each_record_once_in_total(
+def test_record_under_two_legal_holds_counts_for_both_holds_but_once_in_total_of_plan(
     schema: RetentionSchema,
 ) -> None:
     first = schema.hold(HoldKind.SUBJECT, "1")
@@ -41,7 +41,7 @@ def test_plan_counts_records_by_legal_hold_and_each_record_once_in_total(
     assert nobody.id not in {each.hold for each in planned.held_by}
 
 
-def test_plan_counts_records_by_legal_hold_only_for_a_limited_number_of_holds(
+def test_plan_contains_record_counts_of_only_the_first_legal_holds_if_there_are_too_many(
     schema: RetentionSchema, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(counting, "MOST_HOLDS", 3)

@@ -96,7 +96,7 @@ def bench(schema: RetentionSchema) -> Iterator[Bench]:
     column=st.sampled_from("dlz"), near=st.none() | st.integers(-3 * 86_400, 3 * 86_400),
     about=st.sampled_from([0, 1]),
 )  # fmt: skip
-def test_cutoff_agrees_with_postgresql_addition_of_retention_period(
+def test_record_is_expired_exactly_if_start_plus_period_in_postgresql_is_before_time_of_plan(
     bench: Bench, moment: datetime, period: Period, as_of: datetime, zone: str, column: str,
     near: int | None, about: int,
 ) -> None:  # fmt: skip
@@ -121,7 +121,7 @@ def test_cutoff_agrees_with_postgresql_addition_of_retention_period(
     assert bench.over(clock, {column: row[0]}) is row[1]
 
 
-def test_retention_period_from_29_february_may_end_before_period_from_28_february(
+def test_three_year_retention_period_from_29_february_ends_on_28_february_at_same_time_of_day(
     bench: Bench,
 ) -> None:
     """At noon of 28 February three years later, only the period that started later has ended.
@@ -139,7 +139,7 @@ def test_retention_period_from_29_february_may_end_before_period_from_28_februar
         assert bench.over(clock, {"l": text}) is over, text
 
 
-def test_retention_period_from_date_counts_from_midnight_in_timezone_of_policy_pack(
+def test_retention_period_from_date_column_starts_at_midnight_in_timezone_of_policy_pack(
     bench: Bench,
 ) -> None:
     midnight = datetime(2026, 3, 1, 16, 0, tzinfo=UTC)  # 2 March in Shanghai
@@ -149,7 +149,7 @@ def test_retention_period_from_date_counts_from_midnight_in_timezone_of_policy_p
         assert bench.over(clock, {"d": "2025-03-01"}) is True
 
 
-def test_retention_period_that_starts_in_several_columns_counts_from_latest_value(
+def test_retention_period_with_several_start_columns_starts_at_the_latest_value(
     bench: Bench,
 ) -> None:
     as_of = datetime(2026, 3, 1, 16, 0, 1, tzinfo=UTC)
@@ -176,7 +176,7 @@ def test_retention_period_counts_from_value_of_sql_expression(bench: Bench) -> N
     "sql",
     ["t.id", "'2020-01-01'", "t.nothing", "t.d +", "(SELECT d FROM nowhere)", "now() - now()"],
 )
-def test_bind_classes_fails_if_start_of_retention_period_is_neither_date_nor_time(
+def test_bind_classes_raises_usage_error_if_start_of_retention_period_is_no_date_or_time(
     bench: Bench, sql: str
 ) -> None:
     with pytest.raises(UsageError, match="class t "):

@@ -17,7 +17,9 @@ def schema(postgres: EmbeddedPostgres) -> Iterator[RetentionSchema]:
         yield created
 
 
-def test_detach_sets_only_columns_listed_in_retention_yaml_to_null(schema: RetentionSchema) -> None:
+def test_deletion_sets_only_columns_listed_under_detach_in_retention_yaml_to_null(
+    schema: RetentionSchema,
+) -> None:
     """Records are deleted one by one, in a cycle and with a whole partition.
 
     A kept record keeps its tenant.
@@ -75,7 +77,7 @@ def test_detach_sets_only_columns_listed_in_retention_yaml_to_null(schema: Reten
         ),
     ],
 )
-def test_plan_fails_if_detached_column_cannot_be_null(
+def test_plan_raises_usage_error_if_column_listed_under_detach_cannot_be_null(
     schema: RetentionSchema, column: str, key: str, reason: str
 ) -> None:
     schema.run(f"""
@@ -92,7 +94,9 @@ def test_plan_fails_if_detached_column_cannot_be_null(
         schema.plan()
 
 
-def test_plan_fails_if_column_of_on_delete_set_null_cannot_be_null(schema: RetentionSchema) -> None:
+def test_plan_raises_usage_error_if_on_delete_set_null_affects_a_not_null_column(
+    schema: RetentionSchema,
+) -> None:
     """ON DELETE SET NULL changes all columns, unless a list of columns or `detach` limits it."""
     tables = """
     CREATE TABLE parent (tenant int, id int, at date, PRIMARY KEY (tenant, id));

@@ -224,7 +224,7 @@ PLAIN = (True, False)
         ({0: 0, 1: 1, 2: 2}, {0: 1, 1: 0, 2: 2, 3: 3}, {0: 0, 1: 3}, {2: 3}),
     )
 )
-def test_run_deletes_all_records_that_no_remaining_record_refers_to(
+def test_run_on_random_tables_deletes_all_expired_records_to_which_no_remaining_record_refers(
     postgres: EmbeddedPostgres, schema: Schema
 ) -> None:
     """Count, plan, ledger and tables agree.

@@ -55,7 +55,7 @@ def make(schema: RetentionSchema, columns: str, mask: str, stamp: str | None, *v
         ("v text GENERATED ALWAYS AS ('x' || id) STORED", "name", None, "generates its values"),
     ],
 )  # fmt: skip
-def test_plan_fails_if_column_does_not_accept_mask(
+def test_plan_raises_usage_error_if_column_type_or_constraint_refuses_masked_values(
     schema: RetentionSchema,
     columns: str,
     mask: str,
@@ -88,7 +88,7 @@ def test_plan_fails_if_column_does_not_accept_mask(
         ("v text CHECK (v IS NULL OR v <> '')", "erase", ()),
     ],
 )
-def test_plan_is_made_if_columns_accept_masks(
+def test_plan_contains_all_expired_records_if_columns_accept_masked_values(
     schema: RetentionSchema, columns: str, mask: str, values: tuple[str, ...]
 ) -> None:
     make(schema, columns, mask, "masked_at", *values)
@@ -119,7 +119,7 @@ def test_plan_fails_if_masked_values_repeat_in_partial_unique_index(
 @pytest.mark.parametrize(
     "index", ["(v) WHERE at IS NULL", "(v) WHERE v > ''", "(v, coalesce(other, id::text))"]
 )
-def test_masked_values_that_repeat_only_outside_of_unique_index_are_accepted(
+def test_records_are_masked_if_equal_masked_values_do_not_violate_unique_index(
     schema: RetentionSchema, index: str
 ) -> None:
     make(schema, "v text NOT NULL", "erase", None)
@@ -134,7 +134,7 @@ def test_masked_values_that_repeat_only_outside_of_unique_index_are_accepted(
         ("v text NOT NULL, UNIQUE (v, other)", "erase"),
     ],
 )
-def test_plan_tries_masks_only_on_records_of_record_class_that_masks_them(
+def test_plan_succeeds_if_mask_would_violate_constraint_only_for_records_outside_record_class(
     schema: RetentionSchema, limit: str, mask: str
 ) -> None:
     make(schema, limit, "erase", None)
@@ -147,7 +147,7 @@ def test_plan_tries_masks_only_on_records_of_record_class_that_masks_them(
     assert schema.execute(schema.plan()).done == {"a": 2}
 
 
-def test_record_that_check_constraint_refuses_does_not_stop_other_masks(
+def test_other_records_are_masked_if_check_constraint_refuses_masked_value_of_one_record(
     schema: RetentionSchema,
 ) -> None:
     check = "v text CHECK (v <> 'W**')"
@@ -157,7 +157,7 @@ def test_record_that_check_constraint_refuses_does_not_stop_other_masks(
 
 
 @pytest.mark.parametrize(("kind", "fits"), [("date", True), ("text", False), ("int", False)])
-def test_plan_fails_if_stamp_column_has_wrong_type(
+def test_plan_raises_usage_error_if_column_for_time_of_masking_has_no_date_or_time_type(
     schema: RetentionSchema, kind: str, fits: bool
 ) -> None:
     make(schema, f"v text, stamp {kind}", "name", "stamp")

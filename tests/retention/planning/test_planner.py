@@ -87,7 +87,7 @@ def test_execution_keeps_record_that_also_belongs_to_unapproved_record_class(
     assert {3, 6} <= schema.keys("item")
 
 
-def test_execution_deletes_at_most_planned_records_of_table(
+def test_execution_deletes_only_planned_number_of_records_if_more_records_expire_after_plan(
     schema: RetentionSchema,
 ) -> None:
     schema.rules = [rule("item", name="a"), rule("item", name="b")]
@@ -99,7 +99,7 @@ def test_execution_deletes_at_most_planned_records_of_table(
     assert len(schema.keys("item")) == 8
 
 
-def test_record_is_kept_if_one_of_its_record_classes_keeps_records(
+def test_expired_record_is_kept_if_another_of_its_record_classes_has_action_keep(
     schema: RetentionSchema,
 ) -> None:
     schema.rules = [rule("item"), rule("item", "keep", name="kept", where="t.id IN (1, 2)")]
@@ -111,7 +111,7 @@ def test_record_is_kept_if_one_of_its_record_classes_keeps_records(
     assert {1, 2} <= schema.keys("item")
 
 
-def test_record_is_kept_if_one_of_its_record_classes_suspends_disposition(
+def test_expired_record_is_kept_if_another_of_its_record_classes_suspends_its_disposition(
     schema: RetentionSchema,
 ) -> None:
     schema.rules = [
@@ -127,7 +127,7 @@ def test_record_is_kept_if_one_of_its_record_classes_suspends_disposition(
     assert [each.unexplained for each in schema.left()[0]] == [0, 0]
 
 
-def test_legal_hold_by_key_of_one_record_class_keeps_record_in_all_its_record_classes(
+def test_record_of_two_record_classes_is_kept_if_only_one_class_has_the_key_of_a_legal_hold(
     schema: RetentionSchema,
 ) -> None:
     schema.rules = [
@@ -142,7 +142,7 @@ def test_legal_hold_by_key_of_one_record_class_keeps_record_in_all_its_record_cl
     assert [each.unexplained for each in schema.left()[0]] == [0, 0]
 
 
-def test_record_is_kept_until_minimum_period_with_its_own_start_column_has_ended(
+def test_expired_record_is_kept_until_minimum_period_that_starts_in_another_column_has_ended(
     schema: RetentionSchema,
 ) -> None:
     basis = {"instrument": WHY, "version": "1", "article": "1"}
@@ -155,7 +155,7 @@ def test_record_is_kept_until_minimum_period_with_its_own_start_column_has_ended
     assert schema.keys("item") == {1, 2, 3, 5, *range(7, 13)}
 
 
-def test_erasure_request_erases_early_but_not_before_end_of_minimum_period(
+def test_erasure_request_deletes_unexpired_record_only_after_end_of_minimum_period(
     schema: RetentionSchema,
 ) -> None:
     basis = {"instrument": WHY, "version": "1", "article": "1"}
@@ -207,7 +207,9 @@ def test_plan_leaves_out_records_that_are_already_masked(schema: RetentionSchema
     }  # fmt: skip
 
 
-def test_plan_hash_is_the_same_with_any_session_settings(schema: RetentionSchema) -> None:
+def test_plan_sha256_is_the_same_for_any_timezone_date_style_and_search_path_of_session(
+    schema: RetentionSchema,
+) -> None:
     plan = schema.plan()
     hashes = {plan.sha256}
     for settings in (
@@ -237,13 +239,15 @@ def test_plan_hash_is_the_same_with_any_session_settings(schema: RetentionSchema
         "CREATE TABLE more (item int REFERENCES item ON DELETE SET NULL)",
     ],
 )
-def test_plan_hash_changes_with_records(schema: RetentionSchema, change: str) -> None:
+def test_plan_sha256_changes_if_records_or_foreign_keys_change(
+    schema: RetentionSchema, change: str
+) -> None:
     before = schema.plan()
     schema.run(change)
     assert schema.plan().sha256 != before.sha256
 
 
-def test_plan_hash_changes_with_record_classes_plan_time_legal_holds_and_hmac_key(
+def test_plan_sha256_changes_if_record_class_plan_time_legal_hold_or_hmac_key_changes(
     schema: RetentionSchema,
 ) -> None:
     hashes = [schema.plan().sha256]
@@ -276,7 +280,7 @@ def test_read_plan_fails_if_content_was_edited(schema: RetentionSchema) -> None:
         read_plan(plan.content.replace(b'"to_delete": 6', b'"to_delete": 7'), plan.sha256)
 
 
-def test_plan_contains_neither_keys_of_records_nor_keys_that_legal_holds_protect(
+def test_plan_contains_neither_primary_keys_of_records_nor_key_values_of_legal_holds(
     schema: RetentionSchema,
 ) -> None:
     schema.run("CREATE TABLE who (name text PRIMARY KEY, at date); INSERT INTO who VALUES "
@@ -330,7 +334,7 @@ def test_plan_counts_records_kept_because_minimum_period_has_no_start_date(
     assert schema.plan().classes[0].minimum_not_started == 0
 
 
-def test_masked_record_is_not_counted_as_kept_by_minimum_period_without_start_date(
+def test_already_masked_record_is_not_counted_if_its_minimum_period_has_no_start_date(
     schema: RetentionSchema,
 ) -> None:
     schema.run(f"""

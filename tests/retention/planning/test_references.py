@@ -18,7 +18,7 @@ def schema(postgres: EmbeddedPostgres) -> Iterator[RetentionSchema]:
         yield created
 
 
-def test_reference_with_null_column_does_not_keep_referenced_record(
+def test_referenced_record_is_deleted_if_a_column_of_the_composite_foreign_key_is_null(
     schema: RetentionSchema,
 ) -> None:
     schema.run(f"""
@@ -40,7 +40,7 @@ def test_reference_with_null_column_does_not_keep_referenced_record(
 
 @pytest.mark.parametrize("on_delete", ["NO ACTION", "RESTRICT", "CASCADE"])
 @pytest.mark.parametrize("mapped", [True, False])
-def test_referenced_record_is_kept_for_each_on_delete_action(
+def test_referenced_record_is_kept_if_foreign_key_has_on_delete_no_action_restrict_or_cascade(
     schema: RetentionSchema, on_delete: str, mapped: bool
 ) -> None:
     schema.run(f"""
@@ -63,7 +63,7 @@ def test_referenced_record_is_kept_for_each_on_delete_action(
 
 
 @pytest.mark.parametrize("on_delete", ["SET NULL", "SET DEFAULT"])
-def test_reference_with_on_delete_set_null_keeps_record_only_if_table_is_unmapped(
+def test_record_referenced_with_on_delete_set_null_is_kept_only_if_referring_table_is_unmapped(
     schema: RetentionSchema, on_delete: str
 ) -> None:
     _nulled(schema, on_delete)
@@ -77,7 +77,7 @@ def test_reference_with_on_delete_set_null_keeps_record_only_if_table_is_unmappe
 
 
 @pytest.mark.parametrize("kind", [HoldKind.DATABASE, HoldKind.CLASS, HoldKind.SUBJECT])
-def test_reference_of_record_on_hold_is_not_set_to_null(
+def test_foreign_key_column_of_record_on_legal_hold_is_not_set_to_null(
     schema: RetentionSchema, kind: HoldKind
 ) -> None:
     _nulled(schema, "SET NULL")
@@ -101,7 +101,9 @@ def _nulled(schema: RetentionSchema, on_delete: str) -> None:
     schema.rules = [rule("parent")]
 
 
-def test_reference_that_retention_yaml_detaches_is_set_to_null(schema: RetentionSchema) -> None:
+def test_foreign_key_columns_listed_under_detach_in_retention_yaml_are_set_to_null(
+    schema: RetentionSchema,
+) -> None:
     schema.run(f"""
     CREATE TABLE parent (x int, y int, at date, PRIMARY KEY (x, y));
     CREATE TABLE child (id int PRIMARY KEY, px int, py int, qx int, qy int,
@@ -118,7 +120,7 @@ def test_reference_that_retention_yaml_detaches_is_set_to_null(schema: Retention
     }  # fmt: skip
 
 
-def test_record_with_detachable_reference_explains_remaining_record_only_if_on_hold(
+def test_remaining_record_is_unexplained_if_referring_record_can_be_detached_and_is_not_on_hold(
     schema: RetentionSchema,
 ) -> None:
     schema.run(f"""
@@ -168,7 +170,7 @@ def test_references_between_partitioned_tables_keep_referenced_records(
 
 
 @pytest.mark.parametrize("detach", [(), ("child.pid",)])
-def test_reference_to_one_partition_keeps_only_record_of_that_partition(
+def test_foreign_key_to_one_partition_keeps_only_the_referenced_record_in_that_partition(
     schema: RetentionSchema, detach: tuple[str, ...]
 ) -> None:
     schema.run(f"""
@@ -189,7 +191,9 @@ def test_reference_to_one_partition_keeps_only_record_of_that_partition(
     assert schema.keys("child", "id, pid") == {(1, 1), (2, None if detach else 2)}
 
 
-def test_foreign_key_of_one_partition_keeps_referenced_record(schema: RetentionSchema) -> None:
+def test_foreign_key_defined_on_one_partition_keeps_only_records_to_which_this_partition_refers(
+    schema: RetentionSchema,
+) -> None:
     schema.run(f"""
     CREATE TABLE parent (id int PRIMARY KEY, at date);
     CREATE TABLE child (id int, part int, at date, pid int, PRIMARY KEY (id, part))
@@ -246,7 +250,7 @@ def test_reference_between_partitions_keeps_record_only_if_the_referring_record_
         ("pair", ["(1,x)", "(2,y)"]),
     ],
 )
-def test_records_with_primary_keys_of_every_type_are_deleted_and_in_ledger(
+def test_record_is_deleted_and_entered_in_erasure_ledger_for_each_type_of_primary_key(
     schema: RetentionSchema, kind: str, values: list[str]
 ) -> None:
     schema.run(f"""
@@ -268,7 +272,7 @@ def test_records_with_primary_keys_of_every_type_are_deleted_and_in_ledger(
     assert schema.enforced() == {"parent": 1, "child": 1}
 
 
-def test_references_are_compared_by_collation_and_type_of_foreign_key(
+def test_referenced_record_is_kept_if_foreign_key_column_has_another_collation_or_integer_type(
     schema: RetentionSchema,
 ) -> None:
     schema.run(f"""
@@ -286,7 +290,9 @@ def test_references_are_compared_by_collation_and_type_of_foreign_key(
     assert schema.keys("plain") == {"abc"}
 
 
-def test_references_are_compared_by_operator_of_other_schema(schema: RetentionSchema) -> None:
+def test_referenced_record_is_kept_if_foreign_key_uses_equality_operator_of_another_schema(
+    schema: RetentionSchema,
+) -> None:
     own = f'"{schema.name} ext % ""x"""'
     functions = "".join(
         f"CREATE FUNCTION {own}.{name}({own}.anycase, {own}.anycase) RETURNS {kind} IMMUTABLE "
@@ -329,7 +335,7 @@ def test_references_are_compared_by_operator_of_other_schema(schema: RetentionSc
     schema.run(f"SET client_min_messages = warning; DROP SCHEMA {own} CASCADE")
 
 
-def test_references_are_found_if_table_and_column_names_need_quotes_or_equal_sql_aliases(
+def test_referenced_record_is_kept_if_table_or_column_names_need_quotes_or_equal_sql_aliases(
     schema: RetentionSchema,
 ) -> None:
     schema.run(f"""
@@ -366,7 +372,7 @@ def test_foreign_key_that_is_not_enforced_keeps_referenced_record(schema: Retent
     assert schema.keys("parent") == {1}
 
 
-def test_count_of_remaining_records_includes_unmasked_record_despite_reference(
+def test_unmasked_record_of_data_subject_counts_as_remaining_even_if_another_record_refers_to_it(
     schema: RetentionSchema,
 ) -> None:
     schema.run(f"""

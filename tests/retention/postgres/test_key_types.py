@@ -68,7 +68,9 @@ def schema(postgres: EmbeddedPostgres) -> Iterator[RetentionSchema]:
         yield created
 
 
-def test_legal_hold_keeps_record_for_each_spelling_of_its_key(schema: RetentionSchema) -> None:
+def test_legal_hold_keeps_record_whose_key_is_spelled_differently_in_the_database(
+    schema: RetentionSchema,
+) -> None:
     """All other records are deleted.
 
     According to the independent count, the rest is on legal hold.
@@ -108,7 +110,7 @@ def test_legal_hold_by_composite_or_json_key_keeps_record(
 
 
 @pytest.mark.parametrize("kind", ["subject", "waybill", "case"])
-def test_plan_fails_if_no_legal_hold_can_match_type_of_key(
+def test_plan_raises_error_if_key_of_record_class_has_data_type_that_legal_holds_do_not_support(
     schema: RetentionSchema, kind: str
 ) -> None:
     """The error message lists the valid types."""
@@ -140,7 +142,7 @@ def test_plan_fails_if_no_legal_hold_can_match_type_of_key(
     ],
     ids=lambda value: value.title if isinstance(value, KeyType) else "",
 )
-def test_canonical_key_is_none_for_value_that_the_key_type_cannot_have(
+def test_canonical_key_is_none_if_value_is_invalid_for_data_type_of_key(
     key_type: KeyType, values: list[str]
 ) -> None:
     assert [key_type.canonical(value) for value in values] == [None] * len(values)

@@ -54,7 +54,7 @@ def schema(postgres: EmbeddedPostgres) -> Iterator[RetentionSchema]:
         ("nothing", "has no table for the collection"),
     ],
 )
-def test_require_disposable_refuses_unsuitable_table_with_reason(
+def test_plan_error_contains_reason_if_table_is_view_or_partition_or_has_no_primary_key(
     schema: RetentionSchema, table: str, why: str
 ) -> None:
     schema.mapped = {"thing": table}
@@ -64,7 +64,7 @@ def test_require_disposable_refuses_unsuitable_table_with_reason(
     assert "thing" in str(caught.value)
 
 
-def test_require_disposable_ignores_collections_without_record_class(
+def test_require_disposable_raises_no_error_for_unsuitable_table_without_record_class(
     schema: RetentionSchema,
 ) -> None:
     schema.mapped = {each: each for each in ("whole", "seen", "far", "bare", "mixed")}
@@ -72,7 +72,9 @@ def test_require_disposable_ignores_collections_without_record_class(
     assert schema.planned() == {"whole": 0}
 
 
-def test_require_disposable_refuses_table_of_two_collections(schema: RetentionSchema) -> None:
+def test_require_disposable_raises_usage_error_if_two_collections_are_the_same_table(
+    schema: RetentionSchema,
+) -> None:
     schema.mapped = {"one": "whole", "two": "whole"}
     schema.rules = [rule("one"), rule("two", "keep")]
     with pytest.raises(UsageError, match="are the same table"):

@@ -40,7 +40,7 @@ def _setting(connection: psycopg.Connection[Any], name: str) -> str:
     return str(row[0])
 
 
-def test_open_snapshot_applies_settings_if_pooler_switches_sessions(
+def test_open_snapshot_sets_formats_and_search_path_if_connection_pooler_switches_sessions(
     schema: RetentionSchema,
 ) -> None:
     with schema.session() as connection:
@@ -52,7 +52,7 @@ def test_open_snapshot_applies_settings_if_pooler_switches_sessions(
         assert _setting(connection, "TimeZone") == "Asia/Tokyo"
 
 
-def test_execution_reads_keys_in_fixed_format_if_pooler_switches_sessions(
+def test_execution_reads_primary_keys_in_fixed_format_if_connection_pooler_switches_sessions(
     schema: RetentionSchema, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     schema.run(f"""
@@ -86,7 +86,7 @@ def test_translate_errors_raises_service_error_for_conflict_on_standby(
 
 
 @pytest.mark.parametrize("code", ["26000", "42P05"])
-def test_translate_errors_explains_lost_prepared_statement_by_pooler(
+def test_translate_errors_raises_usage_error_if_pooler_does_not_support_prepared_statements(
     schema: RetentionSchema, code: str
 ) -> None:
     with (
@@ -130,21 +130,23 @@ def _flushed(
     return seen
 
 
-def test_batch_transaction_makes_server_write_changed_pages_to_disk_at_once(
+def test_batch_and_ledger_transactions_set_backend_flush_after_to_256_kilobytes(
     schema: RetentionSchema, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise the operating system writes the pages later, and all commits wait meanwhile."""
     assert _flushed(schema, monkeypatch) >= {("ledger", "256kB"), ("batch", "256kB")}
 
 
-def test_batch_transaction_keeps_flush_setting_that_server_already_has(
+def test_batch_transaction_keeps_backend_flush_after_if_session_already_sets_it(
     schema: RetentionSchema, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = _flushed(schema, monkeypatch, "SET backend_flush_after = '1MB'")
     assert ("batch", "1MB") in rows
 
 
-def test_flush_setting_of_transaction_does_not_change_session(schema: RetentionSchema) -> None:
+def test_settings_of_transaction_have_their_old_values_in_session_after_transaction_ends(
+    schema: RetentionSchema,
+) -> None:
     with schema.session() as connection:
         with connection.transaction():
             connection.execute(WRITE_AT_ONCE, {"is_local": True})
@@ -155,7 +157,7 @@ def test_flush_setting_of_transaction_does_not_change_session(schema: RetentionS
         assert _setting(connection, "max_parallel_workers_per_gather") != "0"
 
 
-def test_translate_errors_states_the_table_on_which_a_right_is_missing(
+def test_translate_errors_message_contains_the_table_on_which_a_right_is_missing(
     schema: RetentionSchema,
 ) -> None:
     """The message of a trigger with the same SQLSTATE is not quoted."""

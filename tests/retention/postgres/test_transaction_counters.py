@@ -30,7 +30,7 @@ DELETES = "DELETE FROM c WHERE id = OLD.id"
     ],
     ids=["replaced", "deleted from a partition", "kept", "kept in a partition"],
 )
-def test_deletion_is_rolled_back_if_trigger_undoes_on_delete_set_null(
+def test_deletion_is_rolled_back_if_trigger_of_referring_table_prevents_on_delete_set_null(
     schema: RetentionSchema, child: tuple[str, str], does: str, allowed: list[str]
 ) -> None:
     schema.run(CHILD.format(partitions=child[0], parts=child[1], does=does))
@@ -41,7 +41,7 @@ def test_deletion_is_rolled_back_if_trigger_undoes_on_delete_set_null(
     assert schema.run("SELECT id, a FROM c ORDER BY id") == [(1, 3), (2, None)]
 
 
-def test_deletion_succeeds_although_other_session_rewrites_table(
+def test_deletion_succeeds_if_another_session_runs_vacuum_full_on_a_table_meanwhile(
     schema: RetentionSchema, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     require_recorded = TransactionCounters.require_recorded

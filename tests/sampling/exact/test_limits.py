@@ -51,7 +51,9 @@ def test_upper_limits_match_r_package_jfa(row: dict[str, str]) -> None:
 
 @settings(deadline=None)
 @given(st.integers(1, 60), st.data())
-def test_upper_limit_is_lowest_rate_that_the_sample_excludes(n: int, data: st.DataObject) -> None:
+def test_upper_limit_is_lowest_deviation_rate_that_the_sample_result_excludes(
+    n: int, data: st.DataObject
+) -> None:
     """At the upper limit, as few deviations as in the sample have at most the probability
     ``risk``.
 
@@ -69,7 +71,7 @@ def test_upper_limit_is_lowest_rate_that_the_sample_excludes(n: int, data: st.Da
 
 @settings(deadline=None)
 @given(st.integers(1, 60), st.data())
-def test_upper_limit_for_known_population_size_matches_definition(
+def test_upper_limit_for_known_population_size_equals_exact_hypergeometric_limit(
     population: int, data: st.DataObject
 ) -> None:
     """The limit is the largest number of deviating items that the sample does not exclude."""
@@ -90,13 +92,13 @@ def test_upper_limit_for_known_population_size_matches_definition(
     assert 0 <= Fraction(limit.rate) - Fraction(largest, population) < Fraction(1, 10**PLACES)
 
 
-def test_upper_limit_uses_the_whole_risk_on_one_side() -> None:
+def test_upper_limit_at_95_percent_confidence_is_5_percent_for_59_items_without_deviation() -> None:
     """A two-sided interval, with half of the risk on each side, would give 6.1% instead of 5.0%."""
     assert upper_limit(59, 0, NINETY_FIVE).rounded_up_pct == Decimal("5.0")
     assert upper_limit(59, 0, Fraction(975, 1000)).rounded_up_pct == Decimal("6.1")
 
 
-def test_upper_limit_is_rounded_up() -> None:
+def test_upper_limit_of_13_91_percent_is_rounded_up_to_14_0_percent() -> None:
     """For 20 items without a deviation, the limit is 13.911%, and tables print 14.0."""
     limit = upper_limit(20, 0, NINETY_FIVE)
     assert str(limit.rate).startswith("0.1391")
@@ -110,7 +112,9 @@ def test_upper_limit_that_is_exactly_50_percent_is_not_rounded_up() -> None:
 
 
 @pytest.mark.parametrize(("n", "k"), [(0, 0), (1, 1), (7, 7)])
-def test_upper_limit_is_one_if_no_examined_item_conforms(n: int, k: int) -> None:
+def test_upper_limit_is_100_percent_if_all_examined_items_deviate_or_none_was_examined(
+    n: int, k: int
+) -> None:
     """No item was examined, or all examined items deviate."""
     assert upper_limit(n, k, NINETY_FIVE).rate == 1
 
@@ -123,14 +127,14 @@ def test_upper_limit_of_census_is_observed_rate() -> None:
 @pytest.mark.parametrize(
     ("n", "k", "population"), [(5, 6, None), (5, -1, None), (6, 0, 5), (0, 0, 0)]
 )
-def test_impossible_numbers_of_items_and_deviations_are_refused(
+def test_upper_limit_raises_usage_error_if_numbers_of_items_and_deviations_are_impossible(
     n: int, k: int, population: int | None
 ) -> None:
     with pytest.raises(UsageError):
         upper_limit(n, k, NINETY_FIVE, population)
 
 
-def test_upper_limit_for_too_many_items_is_refused() -> None:
+def test_upper_limit_raises_usage_error_if_sample_exceeds_maximum_size_and_is_no_census() -> None:
     """A census may have more items than the maximum, because its limit is the observed rate."""
     with pytest.raises(UsageError, match=f"{MAX_SAMPLE_SIZE:,}"):
         upper_limit(MAX_SAMPLE_SIZE + 1, 3, NINETY_FIVE)

@@ -17,7 +17,9 @@ from tests.sampling.exact.published import rivest
 
 
 @pytest.mark.parametrize("vector", rivest(), ids=lambda vector: f"{vector['seed']}-{vector['N']}")
-def test_draw_matches_vectors_of_reference_sampler(vector: dict[str, Any]) -> None:
+def test_draw_returns_same_items_as_test_vectors_of_reference_sampler(
+    vector: dict[str, Any],
+) -> None:
     """The vectors include seeds with zeros and with non-ASCII characters."""
     repeat = vector["mode"] == "with_replacement"
     drawing = draw(vector["seed"], vector["N"], vector["count"], with_replacement=repeat)
@@ -40,7 +42,7 @@ def test_same_seed_gives_same_draw_and_no_item_is_drawn_twice(
 
 
 @given(st.text(min_size=1), st.integers(1, 60), st.data())
-def test_larger_draw_starts_with_smaller_draw(
+def test_larger_sample_starts_with_items_of_smaller_sample_if_seed_is_equal(
     seed: str, population: int, data: st.DataObject
 ) -> None:
     """The items of a later stage are therefore determined before the stage is needed."""
@@ -48,13 +50,13 @@ def test_larger_draw_starts_with_smaller_draw(
     assert draw(seed, population, 2 * n).items[:n] == draw(seed, population, n).items
 
 
-def test_draw_follows_published_formula() -> None:
+def test_first_drawn_item_is_1_plus_sha256_of_seed_and_counter_modulo_population_size() -> None:
     """The test computes the formula with the standard library only."""
     digest = hashlib.sha256("骰子 4 2 6,1".encode()).hexdigest()
     assert draw("骰子 4 2 6", 1000, 1).items == [1 + int(digest, 16) % 1000]
 
 
-def test_trailing_space_in_seed_changes_draw() -> None:
+def test_trailing_space_in_seed_gives_different_sample_items() -> None:
     """The sampler does not remove spaces from the seed."""
     assert draw("1", 10**9, 5) != draw("1 ", 10**9, 5)
 
@@ -63,7 +65,9 @@ def test_trailing_space_in_seed_changes_draw() -> None:
     ("seed", "population", "n"),
     [("1", 0, 0), ("1", 5, 6), ("1", 5, -1), ("", 5, 1), ("\ud800", 5, 1)],
 )
-def test_draw_with_invalid_arguments_is_refused(seed: str, population: int, n: int) -> None:
+def test_draw_raises_usage_error_if_seed_population_or_number_of_items_is_invalid(
+    seed: str, population: int, n: int
+) -> None:
     """The population is empty or smaller than the number of items to draw, or the seed is empty."""
     with pytest.raises(UsageError):
         draw(seed, population, n)

@@ -79,7 +79,7 @@ RATES = st.fractions(Fraction(1, 20), Fraction(19, 20), max_denominator=60)
 
 @settings(deadline=None)
 @given(RATES, st.fractions(Fraction(1, 2), Fraction(49, 50), max_denominator=100), st.data())
-def test_smallest_size_equals_the_first_size_with_acceptable_risk_found_by_trying_each(
+def test_smallest_size_is_the_first_sample_size_whose_exact_risk_is_within_planned_risk(
     tolerable: Fraction, confidence: Fraction, data: st.DataObject
 ) -> None:
     """The test tries one size after the other, for unknown and known population sizes."""
@@ -130,7 +130,7 @@ def test_sample_size_never_exceeds_population(population: int) -> None:
     assert smallest_size(FIVE, NINETY_FIVE, population=1).method == CENSUS
 
 
-def test_expected_rate_close_to_tolerable_rate_requires_census() -> None:
+def test_smallest_size_is_census_if_expected_rate_is_close_to_tolerable_rate() -> None:
     """If both rates are the same number of items, no sample can decide between them."""
     size = smallest_size(Fraction(6, 100), NINETY_FIVE, expected=FIVE, population=10)
     assert (size.n, size.acceptable, size.method) == (10, 0, CENSUS)
@@ -139,7 +139,7 @@ def test_expected_rate_close_to_tolerable_rate_requires_census() -> None:
 @pytest.mark.parametrize(
     ("population", "milliseconds"), [(10**3, 50), (10**6, 50), (10**9, 50), (None, 50)]
 )
-def test_sample_size_for_large_population_approaches_binomial_sample_size(
+def test_sample_size_for_very_large_population_equals_size_for_unknown_population(
     population: int | None, milliseconds: int
 ) -> None:
     """The hypergeometric size approaches the binomial size from below."""
@@ -161,25 +161,25 @@ def test_sample_size_for_large_population_approaches_binomial_sample_size(
         ("0.05", "0.2", "0.95", "not below the tolerable rate"),
     ],
 )
-def test_impossible_rates_are_refused(
+def test_smallest_size_raises_usage_error_if_a_rate_or_the_confidence_is_impossible(
     tolerable: str, expected: str, confidence: str, words: str
 ) -> None:
     with pytest.raises(UsageError, match=words):
         smallest_size(parse_rate(tolerable), parse_rate(confidence), expected=parse_rate(expected))
 
 
-def test_empty_population_is_refused() -> None:
+def test_smallest_size_raises_usage_error_if_population_is_empty() -> None:
     with pytest.raises(UsageError, match="empty"):
         smallest_size(FIVE, NINETY_FIVE, population=0)
 
 
-def test_rate_that_needs_too_large_sample_is_refused() -> None:
+def test_smallest_size_raises_usage_error_if_tolerable_rate_needs_more_than_maximum_size() -> None:
     """The search for a size ends at the maximum size of a sample."""
     with pytest.raises(UsageError, match=f"{MAX_SAMPLE_SIZE:,}"):
         smallest_size(Fraction(1, 10**9), NINETY_FIVE)
 
 
-def test_expected_rate_that_needs_too_large_sample_is_refused() -> None:
+def test_smallest_size_raises_usage_error_if_expected_rate_needs_more_than_maximum_size() -> None:
     """The search with an expected rate ends at the same maximum size."""
     for population in (None, 10**9):
         with pytest.raises(UsageError, match=f"{MAX_SAMPLE_SIZE:,}"):
@@ -201,7 +201,7 @@ def test_probability_of_fewer_deviations_is_zero_if_all_items_deviate() -> None:
 
 @settings(deadline=None)
 @given(st.integers(1, 60), st.data())
-def test_probability_of_at_most_k_deviations_matches_definition(
+def test_probability_of_at_most_k_deviations_equals_exact_binomial_and_hypergeometric_sums(
     population: int, data: st.DataObject
 ) -> None:
     """In some cases, nearly all items deviate or nearly all items are drawn."""
@@ -219,7 +219,7 @@ def test_probability_of_at_most_k_deviations_matches_definition(
     st.sampled_from([None, 150, 400, 3000]),
     st.fractions(Fraction(1, 20), Fraction(19, 20), max_denominator=40),
 )
-def test_search_that_skips_ranges_of_sizes_finds_smallest_size(
+def test_search_returns_smallest_sufficient_sample_size_although_it_skips_ranges_of_sizes(
     percent: int, population: int | None, share: Fraction
 ) -> None:
     """The search skips whole ranges of sizes, and still finds the first sufficient size."""

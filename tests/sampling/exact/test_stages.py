@@ -21,7 +21,7 @@ FIVE, NINETY_FIVE = Fraction(5, 100), Fraction(95, 100)
 
 @settings(deadline=None)
 @given(st.fractions(Fraction(1, 20), Fraction(1, 2), max_denominator=40))
-def test_smallest_stages_equal_the_first_size_whose_formula_gives_acceptable_risk(
+def test_size_of_each_of_two_stages_is_the_first_size_whose_risk_is_within_planned_risk(
     tolerable: Fraction,
 ) -> None:
     """The size is the first n with b(0) + b(1) * b(0) <= risk.
@@ -51,7 +51,7 @@ def _accepting(population: int, deviating: int, n: int, stages: int) -> Fraction
 
 @settings(deadline=None)
 @given(st.integers(8, 60), st.integers(2, 3), st.data())
-def test_chance_of_accepting_equals_that_of_enumeration_and_falls_with_sample_size(
+def test_chance_of_accepting_population_equals_exact_enumeration_and_falls_with_sample_size(
     population: int, stages: int, data: st.DataObject
 ) -> None:
     deviating = data.draw(st.integers(1, population // 2))
@@ -62,7 +62,7 @@ def test_chance_of_accepting_equals_that_of_enumeration_and_falls_with_sample_si
         assert exact <= _accepting(population, deviating, n - 1, stages)
 
 
-def test_each_planned_stage_has_more_items_than_single_stage() -> None:
+def test_two_planned_stages_need_61_items_each_and_a_single_stage_needs_59() -> None:
     """Two stages need 61 items each; a single stage needs 59 items."""
     assert smallest_size(FIVE, NINETY_FIVE).n == 59
     assert smallest_stages(FIVE, NINETY_FIVE, 2).n == 61
@@ -85,7 +85,7 @@ def unplanned_risk(tolerable: Fraction, n: int, extensions: int) -> Fraction:
     return risk
 
 
-def test_adding_an_unplanned_second_stage_exceeds_the_planned_risk() -> None:
+def test_risk_exceeds_planned_5_percent_if_second_stage_is_added_without_plan() -> None:
     """If one of 59 items deviates and 59 more items are drawn, the risk is 5.6% instead of 5%."""
     stated = unplanned_risk(FIVE, 59, 0)
     assert stated <= FIVE < unplanned_risk(FIVE, 59, 1)
@@ -93,14 +93,16 @@ def test_adding_an_unplanned_second_stage_exceeds_the_planned_risk() -> None:
 
 
 @pytest.mark.parametrize("stages", [0, 1, 5])
-def test_invalid_number_of_stages_is_refused(stages: int) -> None:
+def test_smallest_stages_raises_usage_error_if_number_of_stages_is_0_1_or_5(stages: int) -> None:
     """A staged plan has at least two stages."""
     with pytest.raises(UsageError, match="stages"):
         smallest_stages(FIVE, NINETY_FIVE, stages)
 
 
 @pytest.mark.parametrize("population", [1, 3, 19])
-def test_population_too_small_for_stages_is_refused(population: int) -> None:
+def test_smallest_stages_raises_usage_error_if_population_is_too_small_for_two_stages(
+    population: int,
+) -> None:
     """The corrective action in the error suggests a single stage."""
     with pytest.raises(UsageError, match="single stage"):
         smallest_stages(FIVE, NINETY_FIVE, 2, population)

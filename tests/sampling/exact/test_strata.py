@@ -27,7 +27,7 @@ SIZES = st.lists(st.integers(1, 12), min_size=1, max_size=3).map(
 
 
 @given(SIZES, st.data())
-def test_allocation_draws_at_least_the_share_of_each_stratum(
+def test_allocation_draws_proportional_share_of_each_stratum_rounded_up_to_whole_items(
     sizes: dict[str, int], data: st.DataObject
 ) -> None:
     """The share is rounded up, so a stratum contributes less than one item more than its share."""
@@ -78,7 +78,7 @@ def _chances(allocation: Allocation, placed: tuple[int, ...], most: int) -> Frac
     st.fractions(Fraction(1, 5), Fraction(3, 5), max_denominator=10),
     st.sampled_from([Fraction(0), Fraction(1, 10)]),
 )
-def test_stratified_size_has_planned_risk_for_any_distribution_of_deviations(
+def test_stratified_sample_size_has_at_most_planned_risk_for_any_distribution_of_deviations(
     sizes: dict[str, int], tolerable: Fraction, expected: Fraction
 ) -> None:
     """The test tries all distributions of the deviating items over the strata."""
@@ -90,7 +90,7 @@ def test_stratified_size_has_planned_risk_for_any_distribution_of_deviations(
 
 @settings(deadline=None, max_examples=60)
 @given(SIZES, st.data())
-def test_stratified_limit_has_planned_risk_for_any_distribution_of_deviations(
+def test_stratified_upper_limit_has_at_most_planned_risk_for_any_distribution_of_deviations(
     sizes: dict[str, int], data: st.DataObject
 ) -> None:
     """If the deviation rate is above the limit, as few deviations as in the sample are improbable.
@@ -121,7 +121,7 @@ def test_stratified_size_of_small_population_is_census() -> None:
     assert allocation.drawn == {"a": 20, "b": 10}
 
 
-def test_stratified_stages_have_planned_risk_and_need_enough_items() -> None:
+def test_stratified_stages_keep_planned_risk_or_raise_error_if_a_stratum_is_too_small() -> None:
     """Each stratum must have enough items for all stages."""
     plan, allocation = stratified_stages(FIVE, NINETY_FIVE, 2, {"a": 5000, "b": 3000})
     assert plan.achieved_risk <= FIVE

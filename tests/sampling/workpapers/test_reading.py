@@ -75,7 +75,7 @@ WRITTEN = st.text(st.characters(exclude_categories=("Cc", "Cs", "Cn")), max_size
 
 @settings(deadline=None, max_examples=60)
 @given(st.data(), st.lists(ANY, min_size=1, max_size=6))
-def test_read_returns_answers_and_notes(data: st.DataObject, keys: list[str]):
+def test_read_returns_answers_and_notes_for_any_order_of_rows(data: st.DataObject, keys: list[str]):
     """The test tries random keys, answers and notes, and random orders of the rows."""
     issued = workpapers(paper(tuple(keys)))
     items = issued.papers[0].items
@@ -140,7 +140,7 @@ def test_read_accepts_workbook_saved_by_libreoffice():
     assert saved_by_libreoffice == saved_by_openpyxl
 
 
-def test_empty_workbook_is_refused_only_for_missing_names_and_date():
+def test_read_of_blank_workbook_reports_only_missing_names_and_date_as_faults():
     """The missing date is a fault too. Blank answers are remarks and not faults."""
     assert sorted(faults(write(workpapers()))) == sorted(
         [
@@ -162,7 +162,7 @@ def test_empty_workbook_is_refused_only_for_missing_names_and_date():
     assert [remark.cells for remark in back.remarks] == ["F6:F25, G6:G25", "F6:F8, G6:G8"]
 
 
-def test_mobile_number_as_name_is_refused():
+def test_mobile_number_in_cell_for_name_is_reported_as_fault():
     """Names are stored without redaction, so they must not contain personal numbers."""
     content = filled(workpapers(), person(REVIEWED, "13812345678"))
     assert faults(content) == [
@@ -181,7 +181,9 @@ def test_mobile_number_as_name_is_refused():
         ("Yes No", None), ("maybe", None), ("合", None), ("1", None), ("TRUE", None),
     ],
 )  # fmt: skip
-def test_answer_typed_as_text_is_recognised(text: str, answer: Answer | None):
+def test_answer_text_is_recognised_regardless_of_case_spaces_and_full_width_characters(
+    text: str, answer: Answer | None
+):
     """Case, spaces and full width are ignored. The word in one of the two languages is enough."""
     assert form.answer_of(text) is answer
 
@@ -228,7 +230,9 @@ def test_date_of_work_may_be_written_as_date_number_or_text(written: object):
         (person("A9", "who"), "", "The row 执行人 Performed by is missing."),
     ],
 )  # fmt: skip
-def test_missing_or_invalid_names_and_date_are_refused(change: Change, cell: str, message: str):
+def test_missing_or_invalid_name_or_date_is_reported_as_fault_with_its_cell(
+    change: Change, cell: str, message: str
+):
     """The reviewer must not be the person who tested the items."""
     assert faults(filled(workpapers(), change)) == [(form.INSTRUCTIONS, cell, message)]
 
@@ -285,7 +289,7 @@ def test_workbook_with_changed_cells_is_refused_with_addresses_of_the_cells(
     assert faults(filled(workpapers(), change)) == [("accesses", *fault) for fault in expected]
 
 
-def test_all_faults_are_reported_together():
+def test_faults_of_all_sheets_are_reported_together():
     """An auditor can therefore correct all faults at once."""
 
     def work(book: Workbook) -> None:
@@ -377,7 +381,7 @@ def test_workbook_of_another_format_version_is_refused():
     assert (cell, "/9; the format parcelseal.workpapers/2 is required" in message) == ("B1", True)
 
 
-def test_mobile_numbers_of_customers_are_redacted():
+def test_mobile_numbers_are_redacted_in_notes_and_error_messages():
     """Notes are redacted, and so are messages about invalid answers."""
     issued = workpapers()
 

@@ -59,7 +59,7 @@ def test_write_gives_same_bytes_for_same_workpapers():
     assert write(later) != write(workpapers())
 
 
-def test_workbook_contains_time_of_issue_and_not_time_of_writing():
+def test_workbook_properties_contain_issue_time_of_workpapers_and_not_time_of_writing():
     """The properties have the time of issue in UTC; the archive has the earliest time of zip."""
     content = write(workpapers())
     core = parts(content)["docProps/core.xml"].decode()
@@ -82,7 +82,7 @@ def test_workbook_has_no_formula_macro_or_link():
     assert not [name for name, body in files.items() if b'TargetMode="External"' in body]
 
 
-def test_item_that_looks_like_formula_stays_text_after_edit():
+def test_cell_with_item_that_looks_like_formula_has_text_format_and_quote_prefix():
     """Excel keeps a cell with a quote prefix as text. Cells to fill in have the text format."""
     sheet = opened()["accesses"]
     first = form.HEADER_ROW + 1
@@ -92,7 +92,7 @@ def test_item_that_looks_like_formula_stays_text_after_edit():
     assert [sheet.cell(first, column).number_format for column in (4, 5, 6, 7, 8)] == ["@"] * 5
 
 
-def test_only_cells_to_fill_in_are_unlocked():
+def test_only_cells_that_auditors_fill_in_are_unlocked():
     """Auditors fill in answers, notes and three cells on the first sheet.
 
     The protection has no password.
@@ -119,7 +119,7 @@ def test_only_cells_to_fill_in_are_unlocked():
     assert people == [form.PERFORMED_BY, form.PERFORMED_ON, form.REVIEWED_BY]
 
 
-def test_sheet_has_answer_lists_filter_and_repeated_header_on_printed_pages():
+def test_sheet_has_answer_dropdowns_and_a_filter_and_repeats_header_on_printed_pages():
     sheet = opened()["accesses"]
     lists = [rule for rule in sheet.data_validations.dataValidation if rule.type == "list"]
     assert [rule.formula1 for rule in lists] == ['"符合 Yes,不符合 No,不适用 N/A,找不到 Not found"']
@@ -132,7 +132,7 @@ def test_sheet_has_answer_lists_filter_and_repeated_header_on_printed_pages():
     assert sheet.page_setup.fitToWidth == 1
 
 
-def test_sheets_have_both_languages():
+def test_sheet_texts_are_in_english_and_chinese():
     """Titles, questions, criteria and instructions are in English and Chinese."""
     book = opened()
     sheet = book["accesses"]
@@ -156,7 +156,7 @@ def test_sheets_have_both_languages():
     assert any("without a password, against accidental changes only" in word for word in words)
 
 
-def test_hidden_sheet_identifies_draw():
+def test_hidden_sheet_contains_digests_of_sample_draw_and_sampling_frames():
     """If a program shows the sheet, people can read its cells."""
     sheet = opened()[form.DRAW]
     assert sheet.sheet_state == "veryHidden"
@@ -196,7 +196,7 @@ def test_sheet_names_with_same_beginning_are_distinct():
     assert list(names.values()) == ["x" * 31, f"{'X' * 28} ~2", "history ~2", "_"]
 
 
-def test_cell_of_very_long_key_ends_in_digest_of_key():
+def test_cell_text_of_very_long_item_key_is_shortened_and_ends_in_sha256_of_key():
     """Excel limits a cell to 32,767 characters. Long keys with the same beginning stay distinct."""
     first, second = form.cell_text("k" * 40_000), form.cell_text("k" * 40_001)
     assert first != second
@@ -204,7 +204,7 @@ def test_cell_of_very_long_key_ends_in_digest_of_key():
     assert re.search(r"… \(40000, SHA-256 [0-9a-f]{64}\)\Z", first)
 
 
-def test_write_refuses_too_many_items_and_ambiguous_attributes():
+def test_workpapers_with_too_many_items_or_ambiguous_attribute_names_raise_error():
     many = tuple(f"k{number}" for number in range(form.MOST_ITEMS + 1))
     with pytest.raises(UsageError, match="5001 items were drawn"):
         write(workpapers(paper(many)))

@@ -67,7 +67,7 @@ def keys_in(store: ObjectStore, prefix: str = "") -> list[str]:
     return [stored.key for stored in store.list(prefix)]
 
 
-def test_object_is_read_as_it_was_put(store: ObjectStore) -> None:
+def test_get_returns_the_bytes_that_were_put(store: ObjectStore) -> None:
     """The store also returns the object's size, digest and time."""
     stored = store.put("a/b", b"hello")
     assert store.get("a/b") == b"hello"
@@ -99,7 +99,9 @@ def test_writer_stores_objects_of_any_size(store: ObjectStore, size: int) -> Non
     store.verify(stored)
 
 
-def test_writer_copies_buffer_that_the_caller_reuses(store: ObjectStore) -> None:
+def test_stored_object_is_unchanged_if_caller_overwrites_its_buffer_after_write(
+    store: ObjectStore,
+) -> None:
     """The caller may overwrite its buffer as soon as `write` has returned."""
     buffer = bytearray(1_000_000)
     expected = hashlib.sha256()
@@ -138,7 +140,7 @@ def test_object_is_stored_and_read_unchanged_with_any_write_and_read_sizes(
     assert all(len(piece) == reads for piece in pieces[:-1])
 
 
-def test_folders_are_listed_by_name(store: ObjectStore) -> None:
+def test_folder_listing_contains_only_direct_subfolders_of_prefix(store: ObjectStore) -> None:
     """The listing does not read the objects in the folders."""
     for key in ("a/1", "a/2/x", "a/3", "a-b/1", "b", "c/d/e"):
         store.put(key, b"1")
@@ -147,7 +149,7 @@ def test_folders_are_listed_by_name(store: ObjectStore) -> None:
     assert list(store.folders("missing/")) == []
 
 
-def test_each_object_is_listed_as_a_readable_version(
+def test_list_versions_returns_a_readable_version_of_each_object(
     store: ObjectStore, tomorrow: datetime
 ) -> None:
     """This also applies to stores without versions.
@@ -184,7 +186,7 @@ def test_object_is_not_visible_before_commit(store: ObjectStore) -> None:
         assert store.get("x/done") == b"old"
 
 
-def test_uncommitted_writer_leaves_nothing(store: ObjectStore) -> None:
+def test_writer_that_ends_without_commit_leaves_no_object_and_no_upload(store: ObjectStore) -> None:
     """This also applies after an error in the block, and after two calls of `abort`."""
 
     def fail_half_way() -> None:
@@ -202,7 +204,7 @@ def test_uncommitted_writer_leaves_nothing(store: ObjectStore) -> None:
     assert store.clear_abandoned() == 0
 
 
-def test_closed_writer_refuses_data_and_commit(store: ObjectStore) -> None:
+def test_write_and_commit_raise_error_if_writer_is_closed(store: ObjectStore) -> None:
     with store.open_writer("x") as writer:
         writer.write(b"1")
         writer.commit()
@@ -234,7 +236,9 @@ def test_error_for_missing_object_contains_its_key_and_store(store: ObjectStore)
 
 
 @pytest.mark.parametrize("key", ODD_KEYS)
-def test_unusual_names_are_stored_and_listed(store: ObjectStore, key: str) -> None:
+def test_object_key_with_unusual_characters_is_stored_and_listed_unchanged(
+    store: ObjectStore, key: str
+) -> None:
     """Keys may contain spaces, quotes, Chinese text and text that looks like escape sequences."""
     stored = store.put(key, key.encode())
     assert keys_in(store) == [key]
@@ -246,7 +250,9 @@ def test_unusual_names_are_stored_and_listed(store: ObjectStore, key: str) -> No
 
 
 @pytest.mark.parametrize("key", BAD_KEYS)
-def test_invalid_keys_are_refused(store: ObjectStore, key: str, tomorrow: datetime) -> None:
+def test_store_operations_raise_usage_error_if_object_key_is_invalid(
+    store: ObjectStore, key: str, tomorrow: datetime
+) -> None:
     """A key must neither lead out of the store nor name one of the store's own files."""
     calls = [
         store.open_writer,
@@ -269,7 +275,7 @@ def test_invalid_keys_are_refused(store: ObjectStore, key: str, tomorrow: dateti
         max_size=4,
     )
 )
-def test_valid_key_stays_inside_the_store(names: list[str]) -> None:
+def test_valid_object_key_cannot_lead_outside_of_the_store(names: list[str]) -> None:
     """Each valid key is a relative path without ".."."""
     key = "/".join(names)
     try:
@@ -294,7 +300,9 @@ def test_listing_is_in_key_order_for_any_prefix(store: ObjectStore) -> None:
         list(store.list("../x"))
 
 
-def test_delete_removes_every_version_of_only_the_given_key(store: ObjectStore) -> None:
+def test_delete_removes_every_version_of_the_given_key_and_no_other_object(
+    store: ObjectStore,
+) -> None:
     """An object whose key begins with the whole given key is kept."""
     for data in (b"1", b"2", b"3"):
         store.put("x/a", data)
@@ -306,7 +314,7 @@ def test_delete_removes_every_version_of_only_the_given_key(store: ObjectStore) 
     assert keys_in(store) == ["x/ab"]
 
 
-def test_verify_refuses_object_with_other_content(store: ObjectStore) -> None:
+def test_verify_raises_object_damaged_if_stored_content_differs(store: ObjectStore) -> None:
     """Cases: other bytes of the same size, another size, and an object that was replaced."""
     stored = store.put("x", b"right")
     other = store.put("y", b"wrong")
@@ -322,7 +330,7 @@ def test_verify_refuses_object_with_other_content(store: ObjectStore) -> None:
         store.verify(replace(stored, version_id=""))
 
 
-def test_verify_refuses_object_without_recorded_checksum(store: ObjectStore) -> None:
+def test_verify_raises_usage_error_if_no_checksum_was_recorded(store: ObjectStore) -> None:
     """If neither a checksum nor a digest was recorded, an object cannot be verified."""
     stored = replace(store.put("x", b"1"), sha256="", checksum="")
     with pytest.raises(UsageError, match="without"):
@@ -363,7 +371,7 @@ def test_lock_can_be_repeated_and_extended_but_not_shortened(
     assert end >= tomorrow + timedelta(days=1)
 
 
-def test_lock_of_missing_object_or_with_end_without_timezone_is_refused(
+def test_lock_raises_error_if_object_is_missing_or_lock_end_has_no_timezone(
     store: ObjectStore, tomorrow: datetime
 ) -> None:
     with pytest.raises(ObjectMissing):
@@ -377,7 +385,9 @@ def test_lock_of_missing_object_or_with_end_without_timezone_is_refused(
     assert keys_in(store) == ["x"]
 
 
-def test_clear_abandoned_removes_only_uploads_under_its_prefix(store: ObjectStore) -> None:
+def test_clear_abandoned_removes_only_unfinished_uploads_under_given_prefix(
+    store: ObjectStore,
+) -> None:
     """Finished objects are kept."""
     store.put("a/done", b"1")
     for key in ("a/x", "a/y", "b/x"):
@@ -389,7 +399,7 @@ def test_clear_abandoned_removes_only_uploads_under_its_prefix(store: ObjectStor
     assert keys_in(store) == ["a/done"]
 
 
-def test_store_describes_kind_and_site_without_secrets(store: ObjectStore) -> None:
+def test_store_has_kind_and_site_and_a_description_without_secrets(store: ObjectStore) -> None:
     assert store.kind in {"s3", "directory"}
     assert store.site == "shanghai"
     assert "secret" not in store.description

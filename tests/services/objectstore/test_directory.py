@@ -33,7 +33,7 @@ def files(root: Path) -> list[str]:
     return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
 
 
-def test_replacing_locked_object_is_refused(tmp_path: Path) -> None:
+def test_put_and_commit_raise_object_locked_if_existing_object_is_locked(tmp_path: Path) -> None:
     """`put` is refused, and also a writer that was opened before or after the object was locked."""
     store = at(tmp_path, NOON)
     early = store.open_writer("x")
@@ -62,7 +62,9 @@ def test_object_can_be_replaced_and_deleted_after_its_lock_ended(tmp_path: Path)
     assert files(tmp_path) == []
 
 
-def test_put_with_lock_end_in_the_past_is_refused(tmp_path: Path) -> None:
+def test_put_raises_store_error_and_writes_nothing_if_lock_end_is_in_the_past(
+    tmp_path: Path,
+) -> None:
     """As in S3, such a lock is refused before the object is written."""
     store = at(tmp_path, NOON)
     with pytest.raises(StoreError, match="passed"):
@@ -71,7 +73,9 @@ def test_put_with_lock_end_in_the_past_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"locked_until": 5}', '{"locked_until": "x"}'])
-def test_object_with_unreadable_lock_stays_locked(tmp_path: Path, text: str) -> None:
+def test_object_whose_lock_file_has_invalid_content_cannot_be_deleted(
+    tmp_path: Path, text: str
+) -> None:
     """A damaged lock file must not permit deletion."""
     store = at(tmp_path, NOON)
     store.put("x", b"1")
@@ -145,7 +149,7 @@ NOT_REGULAR = [fifo, socket_file, link_to_a_file, dangling_link, link_to_itself,
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("create", NOT_REGULAR)
-def test_irregular_files_are_neither_listed_nor_read(
+def test_fifos_sockets_links_and_directories_are_neither_listed_nor_read_as_objects(
     tmp_path: Path, create: Callable[[Path], object]
 ) -> None:
     """A FIFO must not block readers, and links must not be followed."""
@@ -159,7 +163,7 @@ def test_irregular_files_are_neither_listed_nor_read(
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("create", NOT_REGULAR)
-def test_object_whose_lock_file_is_irregular_stays_locked(
+def test_object_stays_locked_if_its_lock_file_is_a_fifo_link_or_directory(
     tmp_path: Path, create: Callable[[Path], object]
 ) -> None:
     """The lock file may be a FIFO or a link.
@@ -176,7 +180,9 @@ def test_object_whose_lock_file_is_irregular_stays_locked(
 
 
 @pytest.mark.parametrize("length", [4000, 40_000_000])
-def test_large_lock_file_is_read_with_little_memory(tmp_path: Path, length: int) -> None:
+def test_large_invalid_lock_file_raises_object_damaged_and_needs_little_memory(
+    tmp_path: Path, length: int
+) -> None:
     """An intruder may write any content into the lock file."""
     store = DirectoryStore(tmp_path)
     store.put("x", b"1")
@@ -190,7 +196,7 @@ def test_large_lock_file_is_read_with_little_memory(tmp_path: Path, length: int)
         tracemalloc.stop()
 
 
-def test_linked_folders_are_not_followed(tmp_path: Path) -> None:
+def test_objects_below_a_symbolic_link_can_be_neither_read_nor_changed(tmp_path: Path) -> None:
     """A link in the store must not allow access to anything outside of it."""
     root, outside = tmp_path / "store", tmp_path / "outside"
     root.mkdir()
@@ -213,7 +219,7 @@ def test_linked_folders_are_not_followed(tmp_path: Path) -> None:
     assert files(outside) == ["deep/x"]
 
 
-def test_store_directory_may_be_a_link(tmp_path: Path) -> None:
+def test_store_whose_directory_is_a_symbolic_link_can_be_read_and_written(tmp_path: Path) -> None:
     """The path of a store may be a link to a mounted disk."""
     (tmp_path / "disk").mkdir()
     (tmp_path / "store").symlink_to(tmp_path / "disk")
@@ -223,7 +229,9 @@ def test_store_directory_may_be_a_link(tmp_path: Path) -> None:
     assert [stored.key for stored in store.list()] == ["a/x"]
 
 
-def test_listing_skips_folders_too_deep_for_any_key(tmp_path: Path) -> None:
+def test_listing_skips_folders_that_are_too_deeply_nested_and_returns_other_objects(
+    tmp_path: Path,
+) -> None:
     """Deeply nested folders must not hide the objects beside them."""
     DirectoryStore(tmp_path).put("x", b"1")
     here = os.open(tmp_path, os.O_RDONLY)
@@ -238,7 +246,7 @@ def test_listing_skips_folders_too_deep_for_any_key(tmp_path: Path) -> None:
     assert store.clear_abandoned() == 0
 
 
-def test_missing_store_directory_is_an_error(tmp_path: Path) -> None:
+def test_store_operations_raise_store_error_if_store_directory_is_missing(tmp_path: Path) -> None:
     """The disk with the directory may not be mounted.
 
     Therefore, a missing directory must not count as an empty store.
@@ -259,7 +267,9 @@ def test_missing_store_directory_is_an_error(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_preflight_creates_directory_and_reports_missing_locks(tmp_path: Path) -> None:
+def test_preflight_creates_store_directory_and_reports_that_object_locks_are_missing(
+    tmp_path: Path,
+) -> None:
     """Every directory store reports that it cannot enforce locks.
 
     The test file is deleted again.
@@ -269,7 +279,7 @@ def test_preflight_creates_directory_and_reports_missing_locks(tmp_path: Path) -
     assert list((tmp_path / "new").iterdir()) == []
 
 
-def test_preflight_reports_device_shared_with_the_database(tmp_path: Path) -> None:
+def test_preflight_reports_store_on_the_same_device_as_the_database(tmp_path: Path) -> None:
     """A backup on the device of the live data is not off-site."""
     live, other = tmp_path / "data", Path("/proc")
     live.mkdir()
@@ -283,12 +293,16 @@ def test_preflight_reports_device_shared_with_the_database(tmp_path: Path) -> No
     ("root", "codes"),
     [("/proc", ["not_writable", "no_object_lock"]), ("/dev/null", ["missing"])],
 )
-def test_preflight_reports_unusable_directory(root: str, codes: list[str]) -> None:
+def test_preflight_reports_path_that_is_not_writable_or_not_a_directory(
+    root: str, codes: list[str]
+) -> None:
     """Cases: a directory without write permission, and a path that leads to a file."""
     assert [problem.code for problem in DirectoryStore(Path(root)).preflight()] == codes
 
 
-def test_error_for_key_that_is_a_folder_of_another_key_contains_the_key(tmp_path: Path) -> None:
+def test_put_raises_error_with_the_key_if_a_key_would_be_both_object_and_folder(
+    tmp_path: Path,
+) -> None:
     """A directory cannot contain ``a`` and ``a/b`` at once."""
     store = DirectoryStore(tmp_path)
     store.put("a", b"1")
@@ -301,7 +315,7 @@ def test_error_for_key_that_is_a_folder_of_another_key_contains_the_key(tmp_path
 
 
 @pytest.mark.fault
-def test_write_to_full_disk_fails_with_the_reason_and_leaves_no_file(tmp_path: Path) -> None:
+def test_write_to_full_disk_raises_error_with_reason_and_leaves_no_file(tmp_path: Path) -> None:
     """The failed `write` raises the error. Then `commit` is refused, and no file remains.
 
     A limit on file sizes simulates the full disk, because write(2) fails in the same way.
@@ -342,7 +356,7 @@ def open_below(folder: Path) -> list[str]:
     return sorted(files)
 
 
-def test_writers_readers_and_listings_close_their_files(tmp_path: Path) -> None:
+def test_all_files_are_closed_after_writing_reading_and_listing(tmp_path: Path) -> None:
     """Files are also closed after errors."""
     store = DirectoryStore(tmp_path)
     before = open_below(tmp_path)
@@ -356,7 +370,7 @@ def test_writers_readers_and_listings_close_their_files(tmp_path: Path) -> None:
     assert open_below(tmp_path) == before
 
 
-def test_writer_syncs_file_before_its_name_becomes_visible(
+def test_file_is_flushed_to_disk_before_the_object_becomes_visible(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a power loss, an object must be either complete or missing.

@@ -9,7 +9,7 @@ import pytest
 from include.services.objectstore.base import ObjectDamaged, ObjectMissing, ObjectStore
 
 
-def test_get_refuses_object_larger_than_limit(store: ObjectStore) -> None:
+def test_get_raises_object_damaged_if_object_is_larger_than_limit(store: ObjectStore) -> None:
     """An object whose size equals the limit is returned. The error names the key."""
     store.put("a/b", b"12345")
     assert store.get("a/b", limit=5) == b"12345"
@@ -19,7 +19,7 @@ def test_get_refuses_object_larger_than_limit(store: ObjectStore) -> None:
         store.get("none", limit=4)
 
 
-def test_get_with_limit_reads_little_of_large_object(store: ObjectStore) -> None:
+def test_get_with_size_limit_needs_little_memory_for_large_object(store: ObjectStore) -> None:
     """The memory that is needed depends on the limit, not on the size of the object."""
     with store.open_writer("large") as writer:
         for _ in range(32):

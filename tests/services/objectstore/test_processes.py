@@ -88,7 +88,7 @@ def start(script: str, arguments: list[str]) -> subprocess.Popen[str]:
 
 
 @pytest.mark.fault
-def test_object_of_killed_writer_is_not_listed_and_its_parts_are_deleted(
+def test_object_of_killed_writer_is_not_listed_and_clear_abandoned_deletes_its_parts(
     opened_store: Place,
 ) -> None:
     """After SIGKILL, the object is never listed, and `clear_abandoned` deletes its parts."""
@@ -107,7 +107,7 @@ def test_object_of_killed_writer_is_not_listed_and_its_parts_are_deleted(
     assert [item.key for item in store.list()] == ["killed/before"]
 
 
-def test_memory_does_not_grow_with_object_size(opened_store: Place) -> None:
+def test_writing_and_reading_a_large_object_needs_little_memory(opened_store: Place) -> None:
     """Writing 512 MiB needs less than 112 MiB of memory, and reading 128 MiB less than 20 MiB.
 
     A writer holds three parts of 16 MiB. While parts are sent, memory may contain each part twice

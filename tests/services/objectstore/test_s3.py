@@ -54,7 +54,9 @@ def test_part_sizes_allow_an_object_of_five_tebibytes() -> None:
     assert part_bytes(16 * 1024**3) < 25 * 1024**2
 
 
-def test_composite_checksum_follows_the_rule_of_s3(s3_store: S3Store) -> None:
+def test_checksum_of_multipart_object_is_sha256_of_part_digests_and_number_of_parts(
+    s3_store: S3Store,
+) -> None:
     """S3 computes the SHA-256 of all parts' digests in sequence, and appends their number."""
     with s3_store.open_writer("x") as writer:
         writer.write(content(THREE_PARTS))
@@ -82,7 +84,7 @@ def test_small_object_is_sent_without_multipart_upload(moto: MotoServer) -> None
 
 
 @pytest.mark.parametrize("checksum", ["composite", ""])
-def test_locked_version_behind_newer_version_and_delete_marker_is_verified_and_read(
+def test_locked_version_can_be_verified_and_read_after_overwrite_and_delete_marker(
     moto: MotoServer, s3_store: S3Store, tomorrow: datetime, checksum: str
 ) -> None:
     """An overwrite or a delete marker hides the version."""
@@ -127,7 +129,9 @@ def test_versions_are_listed_newest_first_with_delete_markers(
     assert s3_store.get("a/x", version_id=ids[1]) == b"1"
 
 
-def test_folder_with_delete_markers_only_is_listed(moto: MotoServer, s3_store: S3Store) -> None:
+def test_folder_that_contains_only_deleted_objects_is_listed(
+    moto: MotoServer, s3_store: S3Store
+) -> None:
     s3_store.put("a/gone/x", b"1")
     delete_plainly(moto, s3_store, "a/gone/x")
     assert list(s3_store.folders("a/")) == ["gone"]
@@ -157,7 +161,7 @@ def test_lock_with_version_id_locks_this_version_and_not_the_current_version(
 
 
 @pytest.mark.parametrize("survives", [1, 2, 3])
-def test_interrupted_deletion_restores_no_older_version(
+def test_interrupted_deletion_never_makes_an_older_version_readable_as_current(
     moto: MotoServer, s3_store: S3Store, monkeypatch: pytest.MonkeyPatch, survives: int
 ) -> None:
     """Wherever a deletion is interrupted, readers find the latest version or no object."""
@@ -183,7 +187,7 @@ def test_interrupted_deletion_restores_no_older_version(
     assert len(list(s3_store.list_versions("x"))) == survives
 
 
-def test_delete_checks_all_locks_before_it_removes_any_version(
+def test_delete_removes_no_version_if_the_newest_version_is_locked(
     s3_store: S3Store, tomorrow: datetime
 ) -> None:
     """The oldest version is deleted first, but only if all versions may be deleted."""
@@ -203,7 +207,9 @@ def test_reader_that_was_opened_before_object_was_replaced_reads_old_version(
         assert reader.read() == b"old"
 
 
-def test_delete_leaves_neither_versions_nor_markers(s3_store: S3Store, moto: MotoServer) -> None:
+def test_delete_removes_all_versions_and_delete_markers_of_object(
+    s3_store: S3Store, moto: MotoServer
+) -> None:
     """This also applies after a delete request without a version id, which only adds a marker."""
     client = client_for(moto.endpoint)
     bucket = s3_store.description.split("/")[2]
@@ -257,7 +263,7 @@ def test_object_lock_has_the_mode_that_the_store_was_configured_with(
         assert client.head_object(Bucket=bucket, Key=key)["ObjectLockMode"] == mode
 
 
-def test_default_retention_of_bucket_locks_objects(moto: MotoServer) -> None:
+def test_new_object_is_locked_if_bucket_has_default_retention(moto: MotoServer) -> None:
     """The error of a refused deletion names the lock."""
     client = client_for(moto.endpoint)
     store = S3Store(client, new_bucket(client, default_lock_days=1))
@@ -270,7 +276,7 @@ def test_default_retention_of_bucket_locks_objects(moto: MotoServer) -> None:
     ("lock", "days", "codes"),
     [(True, 0, []), (True, 1, []), (False, 0, ["no_versioning", "no_object_lock"])],
 )
-def test_preflight_reports_bucket_without_object_lock_or_with_default_retention(
+def test_preflight_reports_missing_object_lock_of_bucket_and_accepts_default_retention(
     moto: MotoServer, lock: bool, days: int, codes: list[str]
 ) -> None:
     """Cases: a valid bucket, a bucket with default retention, and a bucket without Object Lock."""
@@ -290,7 +296,7 @@ def test_preflight_distinguishes_missing_bucket_from_unreachable_server(moto: Mo
     assert [problem.code for problem in S3Store(nobody, "b").preflight()] == ["unreachable"]
 
 
-def test_missing_bucket_is_an_error(moto: MotoServer) -> None:
+def test_store_operations_raise_store_error_if_bucket_is_missing(moto: MotoServer) -> None:
     """If the bucket is missing, its objects must not be reported as missing or as deleted."""
     store = S3Store(client_for(moto.endpoint), "no-such-bucket")
     calls = [
@@ -308,7 +314,7 @@ def test_missing_bucket_is_an_error(moto: MotoServer) -> None:
         assert SECRET_KEY not in str(caught.value)
 
 
-def test_lock_in_bucket_without_object_lock_is_refused(
+def test_locking_an_object_raises_store_error_if_bucket_has_no_object_lock(
     moto: MotoServer, tomorrow: datetime
 ) -> None:
     client = client_for(moto.endpoint)
@@ -354,7 +360,7 @@ def test_s3_client_verifies_tls_and_has_timeouts_and_retries_by_default() -> Non
 
 
 @pytest.mark.parametrize("endpoint", ["not a url", "s3.example.com", "http://user:geheim@"])
-def test_malformed_endpoint_is_usage_error(endpoint: str) -> None:
+def test_malformed_s3_endpoint_raises_usage_error_without_the_password(endpoint: str) -> None:
     """The error must not contain the endpoint, which may include a password."""
     with pytest.raises(UsageError) as caught:
         make_s3_client(endpoint, "x", "k", "s")

@@ -89,7 +89,7 @@ def test_upload_succeeds_if_the_first_attempt_of_a_part_fails(rig: Rig, fault: F
     assert unfinished_uploads(rig.direct, rig.bucket) == 0
 
 
-def test_slow_transfer_is_not_a_failure(rig: Rig) -> None:
+def test_upload_succeeds_if_transfer_of_a_part_takes_longer_than_the_timeouts(rig: Rig) -> None:
     """The transfer of a part may take longer than the timeouts if bytes keep arriving."""
     rig.proxy.rule = first(1, is_part, Fault(slow_upload_seconds=10))
     write(rig.store(connect_timeout=6, read_timeout=6, max_attempts=1))
@@ -106,7 +106,9 @@ def test_slow_transfer_is_not_a_failure(rig: Rig) -> None:
         pytest.param(Fault(hang_seconds=15), id="hang"),
     ],
 )
-def test_download_resumes_after_failed_responses(rig: Rig, fault: Fault) -> None:
+def test_download_is_complete_after_two_failed_or_interrupted_responses(
+    rig: Rig, fault: Fault
+) -> None:
     """The first two responses fail or break off.
 
     The reader continues after the last received byte.
@@ -120,7 +122,7 @@ def test_download_resumes_after_failed_responses(rig: Rig, fault: Fault) -> None
     assert rig.proxy.faults == 2
 
 
-def test_resumed_download_reads_the_same_version(rig: Rig) -> None:
+def test_resumed_download_reads_old_version_if_object_was_replaced(rig: Rig) -> None:
     """The object is replaced before the download resumes. The old version is read to its end."""
     rig.sound.put("x", content(9_000_000, seed=1))
     rig.proxy.rule = first(1, is_get, Fault(reset_download_after=3_000_000))
@@ -131,7 +133,7 @@ def test_resumed_download_reads_the_same_version(rig: Rig) -> None:
     assert rig.proxy.faults == 1
 
 
-def test_resumed_download_of_replaced_object_fails_in_bucket_without_versions(rig: Rig) -> None:
+def test_resumed_download_fails_if_object_was_replaced_in_bucket_without_versions(rig: Rig) -> None:
     """In a bucket without versions, the old object no longer exists."""
     rig.bucket = new_bucket(rig.direct, lock=False)
     sound = S3Store(rig.direct, rig.bucket, "p")
@@ -179,7 +181,7 @@ def test_upload_succeeds_if_response_to_its_completion_is_lost(rig: Rig) -> None
     assert rig.sound.get("x") == content(SIZE)
 
 
-def test_commit_fails_if_upload_was_aborted_although_an_object_has_the_key(rig: Rig) -> None:
+def test_commit_fails_if_upload_was_aborted_and_another_object_has_the_same_key(rig: Rig) -> None:
     """Another client aborted the upload, and another object has the same key."""
     rig.sound.put("x", content(SIZE, seed=2))
     writer = rig.store().open_writer("x")
@@ -199,7 +201,9 @@ def test_commit_fails_if_upload_was_aborted_although_an_object_has_the_key(rig: 
         pytest.param(Fault(hang_seconds=3), id="hang"),
     ],
 )
-def test_permanent_failure_is_reported_in_bounded_time(rig: Rig, fault: Fault) -> None:
+def test_permanently_failing_upload_raises_store_error_within_20_seconds(
+    rig: Rig, fault: Fault
+) -> None:
     """The error names the store, the key and an action.
 
     No object and no unfinished upload remain.
@@ -215,7 +219,7 @@ def test_permanent_failure_is_reported_in_bounded_time(rig: Rig, fault: Fault) -
     assert unfinished_uploads(rig.direct, rig.bucket) == 0
 
 
-def test_download_that_receives_no_more_bytes_fails(
+def test_download_raises_store_error_if_no_more_bytes_arrive(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rig.sound.put("x", content(9_000_000))
@@ -245,7 +249,9 @@ def test_upload_that_cannot_be_aborted_is_deleted_by_clear_abandoned(
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_preflight_reports_wrong_credentials(rig: Rig, status: int) -> None:
+def test_preflight_reports_denied_access_if_store_responds_with_status_401_or_403(
+    rig: Rig, status: int
+) -> None:
     """Wrong credentials must not be reported as a missing bucket."""
     rig.proxy.rule = lambda _: Fault(status=status, code="AccessDenied")
     assert [problem.code for problem in rig.store().preflight()] == ["denied"]

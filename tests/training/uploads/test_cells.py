@@ -55,7 +55,7 @@ def test_date_is_accepted_in_every_unambiguous_notation(day: date) -> None:
         ("2026-01-05 王芳", "is not a date"),
     ],
 )
-def test_invalid_or_ambiguous_date_is_refused(cell: str, expected: str) -> None:
+def test_invalid_or_ambiguous_date_raises_invalid_cell_error(cell: str, expected: str) -> None:
     with pytest.raises(InvalidCell) as error:
         cells.read_day(cell)
     assert str(error.value).startswith(expected)
@@ -87,7 +87,7 @@ def test_invalid_or_ambiguous_date_is_refused(cell: str, expected: str) -> None:
         (cells.choice_reader({"法律": "law", "law": "law"}), "法律", "law"),
     ],
 )
-def test_cell_readers_return_the_same_value_for_other_notations(
+def test_cell_readers_normalise_spaces_quotes_full_width_and_invisible_characters(
     read: Callable[[str], object], cell: str, value: object
 ) -> None:
     assert read(cell) == value
@@ -131,7 +131,7 @@ def test_cells_with_a_word_for_no_are_parsed_as_false(cell: str) -> None:
         (cells.choice_reader({"法律": "law"}), "王芳", "is not in the list law"),
     ],
 )
-def test_cell_readers_refuse_invalid_cells(
+def test_cell_readers_raise_invalid_cell_error_for_invalid_values(
     read: Callable[[str], object], cell: str, expected: str
 ) -> None:
     with pytest.raises(InvalidCell) as error:
@@ -140,7 +140,9 @@ def test_cell_readers_refuse_invalid_cells(
 
 
 @given(cell=st.text(min_size=1))
-def test_errors_of_invalid_cells_quote_no_names_or_long_numbers(cell: str) -> None:
+def test_error_for_invalid_cell_contains_no_non_ascii_letters_or_long_numbers_of_the_cell(
+    cell: str,
+) -> None:
     for read in (
         cells.read_day,
         cells.read_day_of_year,

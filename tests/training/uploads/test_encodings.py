@@ -91,7 +91,9 @@ def test_encoding_of_unambiguous_file_is_detected(content: bytes, name: str) -> 
         (HEAD.encode() + b"E1," + b"\xc3" * 70_000, "line 2: The line is longer than"),
     ],
 )
-def test_file_with_ambiguous_or_damaged_encoding_is_refused(content: bytes, expected: str) -> None:
+def test_upload_refused_is_raised_if_file_has_ambiguous_or_damaged_encoding(
+    content: bytes, expected: str
+) -> None:
     message = refusal_of(content)
     assert message.startswith(expected)
     assert "CSV UTF-8" in message or "longer" in message
@@ -99,7 +101,9 @@ def test_file_with_ambiguous_or_damaged_encoding_is_refused(content: bytes, expe
 
 @pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("line_number", [1, 7, 60_000, 120_000])
-def test_refusal_of_file_counts_lines_as_text_editors_do(ends: str, line_number: int) -> None:
+def test_error_for_invalid_encoding_contains_line_number_as_shown_in_text_editors(
+    ends: str, line_number: int
+) -> None:
     lines = ["E1,王芳芳芳"] * 130_000
     content = codecs.BOM_UTF8 + ends.join([*lines[: line_number - 1], ""]).encode() + b"\xff"
     assert refusal_of(content).startswith(f"line {line_number}: ")

@@ -190,7 +190,7 @@ def test_blank_lines_and_blank_extra_cells_are_ignored() -> None:
     assert read_completions(text) == [COMPLETION, COMPLETION]
 
 
-def test_quoted_cell_may_span_lines() -> None:
+def test_quoted_csv_cell_may_contain_line_breaks() -> None:
     rows = [ROSTER[0] | {"name": "王\n芳"}, ROSTER[1] | {"access": "?"}]
     assert faults_of(csv_file(rows)) == ["line 4: access (客户信息权限): is neither yes nor no"]
     rows[1] = ROSTER[1]
@@ -243,7 +243,9 @@ def test_quoted_cell_may_span_lines() -> None:
         ("x" * 70_000, ["line 1: it is longer than 65,536 characters"]),
     ],
 )
-def test_fault_of_line_is_reported_without_quoting_line(text: str, expected: list[str]) -> None:
+def test_error_for_faulty_csv_line_contains_its_line_number_but_no_cell_values(
+    text: str, expected: list[str]
+) -> None:
     result = completion_faults(text)
     assert [item.startswith(start) for item, start in zip(result, expected, strict=False)] == [
         True
@@ -251,7 +253,7 @@ def test_fault_of_line_is_reported_without_quoting_line(text: str, expected: lis
     assert "王芳" not in "".join(result)
 
 
-def test_refusal_of_file_counts_all_faults_and_lists_first_fifty() -> None:
+def test_error_for_faulty_file_contains_number_of_all_faults_and_the_first_fifty_faults() -> None:
     with pytest.raises(UploadRefused) as error:
         read_completions(HEADER + LINE + "E1,LAW,x,y,z\n" * 40)
     assert (error.value.count, len(error.value.faults)) == (120, 50)
@@ -281,7 +283,7 @@ def test_contradicting_dates_of_person_are_reported(change: dict[str, str], expe
     assert read_rows(csv_file([ROSTER[0] | {"leave_until": ""}]))[0][9] is None
 
 
-def test_two_repetition_rules_and_duplicate_version_of_course_are_reported() -> None:
+def test_course_with_two_repetition_rules_or_duplicate_version_is_reported() -> None:
     course = COURSES[1] | {"repeat_months": "12"}
     assert faults_of(csv_file([COURSES[0], course, COURSES[1]]), Kind.COURSES) == [
         "line 3: due_each_year (每年截止日): is set together with repeat_months: leave one of them "

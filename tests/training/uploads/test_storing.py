@@ -100,7 +100,7 @@ def test_new_roster_replaces_earlier_roster_and_history_is_kept(conn: Connection
     ]
 
 
-def test_new_list_of_courses_replaces_courses_only(conn: Connection) -> None:
+def test_upload_of_courses_replaces_earlier_courses_but_not_the_roster(conn: Connection) -> None:
     store(conn, roster_of(1))
     store(conn, csv_file(COURSES), Kind.COURSES)
     stored = store(conn, csv_file(COURSES[1:]), Kind.COURSES)
@@ -132,7 +132,7 @@ def test_completions_of_several_files_are_added_without_duplicates(conn: Connect
 
 @pytest.mark.parametrize("passed", [("no", "yes"), ("yes", "no")])
 @pytest.mark.parametrize("in_one_file", [True, False])
-def test_completion_passed_and_failed_on_same_day_is_passed(
+def test_course_both_passed_and_failed_on_the_same_day_is_stored_as_passed(
     conn: Connection, passed: tuple[str, str], in_one_file: bool
 ) -> None:
     lines = [f"E1,LAW,1,2026-01-05,{item}" for item in passed]
@@ -171,7 +171,7 @@ def test_completions_file_that_was_uploaded_before_is_recognised(conn: Connectio
 
 
 @pytest.mark.parametrize(("after", "is_accepted"), [(5, True), (4, False)])
-def test_roster_with_fewer_than_half_of_rows_needs_option_shrinks(
+def test_roster_with_less_than_half_of_earlier_rows_is_stored_only_with_option_shrinks(
     state: Engine, after: int, is_accepted: bool
 ) -> None:
     with state.connect() as conn:
@@ -186,7 +186,7 @@ def test_roster_with_fewer_than_half_of_rows_needs_option_shrinks(
         assert store(conn, roster_of(after), shrinks=True).added == after
 
 
-def test_no_row_of_file_with_fault_is_stored(state: Engine) -> None:
+def test_no_row_of_the_file_is_stored_if_a_line_is_invalid(state: Engine) -> None:
     with state.begin() as conn:
         number = store(conn, roster_of(2000)).id
     with pytest.raises(UploadRefused), state.begin() as conn:
@@ -199,12 +199,12 @@ def test_no_row_of_file_with_fault_is_stored(state: Engine) -> None:
 
 
 @pytest.mark.parametrize("by", ["", " "])
-def test_upload_without_user_id_is_refused(conn: Connection, by: str) -> None:
+def test_upload_without_user_id_raises_usage_error(conn: Connection, by: str) -> None:
     with pytest.raises(UsageError, match="who uploads the file is not named"):
         store(conn, roster_of(1), by=by)
 
 
-def test_file_that_changes_while_it_is_read_is_refused(conn: Connection) -> None:
+def test_upload_raises_usage_error_if_file_changes_while_it_is_read(conn: Connection) -> None:
 
     class Growing(io.BytesIO):
         def seek(self, to: int, whence: int = 0, /) -> int:
@@ -218,7 +218,7 @@ def test_file_that_changes_while_it_is_read_is_refused(conn: Connection) -> None
         storing.store_upload(conn, growing, by="chen", at=NOW)
 
 
-def test_upload_during_another_upload_times_out(
+def test_upload_during_another_upload_raises_service_error_after_timeout(
     state: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storing, "_LOCK_TIMEOUT", storing.SQL("SET LOCAL lock_timeout = '50ms'"))
@@ -262,7 +262,7 @@ LINES = st.tuples(
 
 @settings(max_examples=25)
 @given(files=st.lists(st.lists(LINES, min_size=1, max_size=6), min_size=1, max_size=4))
-def test_stored_completions_do_not_depend_on_order_of_files_or_division_of_rows_into_files(
+def test_stored_completions_are_the_same_for_any_order_of_files_and_any_split_of_rows(
     state: Engine, files: list[list[str]]
 ) -> None:
     columns = "person, course, version, completed_on, passed"
