@@ -2,7 +2,7 @@
 
 **Policy clauses 4.1 and 5.1:** collected data is lawful, necessary and true, and is checked periodically.
 
-**What it does.** The workflow compares the records of every mapped database with the expectations of the policy pack
+**Function.** The workflow compares the records of every mapped database with the expectations of the policy pack
 (`quality/*.yaml`). Great Expectations performs the comparison inside PostgreSQL: required fields, phone and ID numbers,
 administrative divisions, duplicates, consent, outdated records, and fields that no purpose needs (`purposes.yaml`). The
 workflow also compares the live schema with the data map. The quarantine register lists the keys of records that break
@@ -17,11 +17,11 @@ others that the data map names; read access is enough), `state_db`, `evidence_st
 of Great Expectations, without values of records, to `evidence_store`.
 
 **Red means** one of these: the number of records that break a required expectation exceeds its tolerance; an
-expectation could not be checked; the database has data that the data map does not declare. **What to do:** open the
-report in the bundle that the task `gate` names. If the run has no bundle, read the log of the task `seal`.
-`./parcelseal quarantine list --rule ID` lists the records of a finding. Correct the records at their source and run
-this workflow again; it then marks their quarantine entries as resolved. More: docs/how-to/correct-broken-records.md.
-**Owner:** information management.
+expectation could not be checked; the database has data that the data map does not declare. **Action:** open the report
+in the bundle that the task `gate` names. If the run has no bundle, read the log of the task `seal`. `./parcelseal
+quarantine list --rule ID` lists the records of a finding. Correct the records at their source and run this workflow
+again; it then marks their quarantine entries as resolved. More: docs/how-to/correct-broken-records.md. **Owner:**
+information management.
 """
 
 from __future__ import annotations

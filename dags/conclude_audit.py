@@ -2,7 +2,7 @@
 
 **Policy clause 6.1:** regular internal audits; a report; improvement measures.
 
-**What it does.** The workflow reads the workpapers that auditors handed in (`./parcelseal sampling return FILE`). It
+**Function.** The workflow reads the workpapers that auditors handed in (`./parcelseal sampling return FILE`). It
 evaluates every population by the sampling plan that was made before the draw: the number of deviations, the estimated
 deviation rate, and the exact one-sided upper limit, which it compares with the tolerable rate. For every deviation it
 opens a finding with an owner and a due date. If a sampling plan requires its second stage, the workflow issues the
@@ -18,8 +18,8 @@ by another person closes a finding (`./parcelseal findings`).
 and the report that an auditor signs (English, Chinese) to `evidence_store`.
 
 **Red means** one of these: a population was not accepted and its findings are open; workpapers are overdue; a run was
-triggered to conclude a quarter before all workpapers were handed in; findings are overdue. **What to do:** read the
-report in the bundle that the task `gate` names. If the run has no bundle, read the log of the task `seal`. Hand in the
+triggered to conclude a quarter before all workpapers were handed in; findings are overdue. **Action:** read the report
+in the bundle that the task `gate` names. If the run has no bundle, read the log of the task `seal`. Hand in the
 workpapers. Ensure that the causes of findings are removed, and that the findings are answered and tested again. Then
 start a new run; tasks of a sealed run cannot be cleared. More: docs/how-to/conclude-an-audit.md. **Owner:** management.
 """

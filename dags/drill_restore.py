@@ -2,7 +2,7 @@
 
 **Policy clause 4.2:** backups can be recovered. Only a restore proves that.
 
-**What it does.** For every mapped database the workflow chooses a restore point. It first proves that a restore with
+**Function.** For every mapped database the workflow chooses a restore point. It first proves that a restore with
 damaged data or a wrong key is refused. Then it restores the restore point into a scratch database with a generated
 name, compares every table with the checksums of the backup, and checks every foreign key. It replays the erasure ledger
 and proves that the restored database has no erased records. It measures RTO and RPO, and drops the scratch database.
@@ -16,9 +16,9 @@ restore points in `offsite_store`; `drill_db` (the server for scratch databases,
 **Writes:** a sealed bundle with the report to `evidence_store`. The live databases are not changed.
 
 **Red means** one of these: a restore failed, differs from the backup, exceeded its RTO or RPO, or brought back erased
-records; damaged data was not refused; a restore point cannot be trusted. **What to do:** do not rely on that restore
-point. Read the report in the bundle that the task `gate` names, run `backup_offsite`, then run this drill again. If the
-report states that a restore point is damaged or was exchanged, open an incident. **Owner:** data engineering.
+records; damaged data was not refused; a restore point cannot be trusted. **Action:** do not rely on that restore point.
+Read the report in the bundle that the task `gate` names, run `backup_offsite`, then run this drill again. If the report
+states that a restore point is damaged or was exchanged, open an incident. **Owner:** data engineering.
 """
 
 from __future__ import annotations

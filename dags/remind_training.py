@@ -3,7 +3,7 @@
 **Policy clause 6.2:** all staff are trained regularly in law, protection skills and emergency handling; new staff are
 trained at onboarding.
 
-**What it does.** The workflow computes the due date of each course for each person (`training.yaml`). It considers
+**Function.** The workflow computes the due date of each course for each person (`training.yaml`). It considers
 onboarding, yearly courses, new versions of courses, leave and waivers. A person gets one reminder on each day of
 `ladder` in `training.yaml` (shipped: 30, 7 and 1 days before a course is due), and reminders when the course is
 overdue. The second overdue reminder also goes to the supervisor. Heads of departments get a summary once a week. A
@@ -20,10 +20,10 @@ connections `state_db`, `mail`, `evidence_store`.
 
 **Red means** one of these: fewer people are trained than the policy requires; a person without valid training may open
 customer records; a course of a person is still overdue after the last reminder; the records of people or courses cannot
-be used. **What to do:** read the report in the bundle that the task `gate` names. If the run has no bundle, read the
-log of the task `seal`. Arrange the missing training, or waive a course with a reason (`./parcelseal training waive`).
-If the mail server is down, `send` is retried, and the next run sends the remaining mails (`./parcelseal notices list`).
-More: docs/how-to/manage-training-records.md. **Owner:** human resources.
+be used. **Action:** read the report in the bundle that the task `gate` names. If the run has no bundle, read the log of
+the task `seal`. Arrange the missing training, or waive a course with a reason (`./parcelseal training waive`). If the
+mail server is down, `send` is retried, and the next run sends the remaining mails (`./parcelseal notices list`). More:
+docs/how-to/manage-training-records.md. **Owner:** human resources.
 """
 
 from __future__ import annotations

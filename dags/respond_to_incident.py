@@ -4,13 +4,12 @@
 notifies customers and authorities in time, and reviews the incident (PIPL article 57; Network Data Regulations article
 11; National Incident Reporting Measures).
 
-**What it does.** Press Trigger and describe the incident; the run then leads you step by step. The incident gets a
-number, its deadlines count from awareness, and its team is notified. The run counts the affected people in the mapped
-databases and secures the evidence on legal hold. The team confirms the grade, contains the incident, reports to each
-authority, describes the impact and decides on notices to customers. Nothing is sent to an authority automatically.
-Customers get a notice only after a decision on its exact text and list of recipients. Steps that need an answer wait
-under *Browse > Required Actions* with their due date. If no person answers in time, the run also asks deputies and
-management.
+**Function.** Press Trigger and describe the incident; the run then leads you step by step. The incident gets a number,
+its deadlines count from awareness, and its team is notified. The run counts the affected people in the mapped databases
+and secures the evidence on legal hold. The team confirms the grade, contains the incident, reports to each authority,
+describes the impact and decides on notices to customers. Nothing is sent to an authority automatically. Customers get a
+notice only after a decision on its exact text and list of recipients. Steps that need an answer wait under *Browse >
+Required Actions* with their due date. If no person answers in time, the run also asks deputies and management.
 
 **Schedule:** none; trigger it by hand. **Inputs:** `incident.yaml`, `roles.yaml`, `notices.yaml` of the policy pack;
 connections `incident_db` (reads affected records), `state_db`, `evidence_store`, `offsite_store` (public keys of the
@@ -21,9 +20,9 @@ recipients), `mail`.
 its bundle.
 
 **Red means** that a deadline passed before its step was completed, that the timeline was changed afterwards, or that
-the run ended before the incident was closed. **What to do:** docs/how-to/on-call.md. If a task failed, read its log,
-remove the cause, and clear the task; completed work is not repeated. A sealed run cannot continue: trigger a new run.
-To add a note, hand over a shift, exclude a suspect, widen the scope or report a false alarm, trigger the workflow
+the run ended before the incident was closed. **Action:** docs/how-to/on-call.md. If a task failed, read its log, remove
+the cause, and clear the task; completed work is not repeated. A sealed run cannot continue: trigger a new run. To add a
+note, hand over a shift, exclude a suspect, widen the scope or report a false alarm, trigger the workflow
 `update_incident`. **Owner:** compliance.
 """
 

@@ -3,10 +3,10 @@
 **Policy clause 5.2:** the information-management department reviews collected records; only then are they formally
 stored, with their class. Clause 5.1: collected records are validated.
 
-**What it does.** The workflow finds the batches of the incoming tables that have no decision yet, oldest first. It
-computes a hash of each batch, checks every record against the expectations for incoming records (`quality/*.yaml`), and
-asks a reviewer of information management who entered none of the records. It executes the decision in one transaction.
-If the batch is approved, records that break no required expectation become formal records, with their class (such as
+**Function.** The workflow finds the batches of the incoming tables that have no decision yet, oldest first. It computes
+a hash of each batch, checks every record against the expectations for incoming records (`quality/*.yaml`), and asks a
+reviewer of information management who entered none of the records. It executes the decision in one transaction. If the
+batch is approved, records that break no required expectation become formal records, with their class (such as
 `sensitive`), the reviewer and the time of the decision; the keys of the other records are added to the quarantine
 register. If the batch is rejected, or was changed after the decision, no record becomes formal.
 
@@ -20,8 +20,8 @@ masked sample and the people who may answer. It is normal that a run waits for t
 (`response` in `intake.yaml`).
 
 **Red means** one of these: records wait unreviewed past their deadline; a person without the right to decide answered;
-a batch changed after its decision; an expectation could not be checked. **What to do:** read the report in the bundle
-that the task `gate` names. If the run has no bundle, read the log of the task `seal`. Ask for a review of the waiting
+a batch changed after its decision; an expectation could not be checked. **Action:** read the report in the bundle that
+the task `gate` names. If the run has no bundle, read the log of the task `seal`. Ask for a review of the waiting
 batches, then run this workflow again. No decision is executed twice. More: docs/how-to/review-a-batch.md. **Owner:**
 information management.
 """

@@ -2,12 +2,12 @@
 
 **Policy clause 6.1:** regular internal audits of every department.
 
-**What it does.** For the past quarter the workflow records the sampling frames: the lists of all items of every
-population of `audit.yaml` (openings of customer records, disclosures to partners, reviewed intake, deletions,
-training). It computes the sample sizes with exact arithmetic, and seals the sampling frames and the sampling plan as a
-commitment. Only then it asks an auditor for the random seed, a public value that could not be known before. The samples
-depend only on the sampling frames and the random seed, so anyone with the bundle can repeat the draw. Finally, the
-workflow writes the workpapers that the auditors fill in.
+**Function.** For the past quarter the workflow records the sampling frames: the lists of all items of every population
+of `audit.yaml` (openings of customer records, disclosures to partners, reviewed intake, deletions, training). It
+computes the sample sizes with exact arithmetic, and seals the sampling frames and the sampling plan as a commitment.
+Only then it asks an auditor for the random seed, a public value that could not be known before. The samples depend only
+on the sampling frames and the random seed, so anyone with the bundle can repeat the draw. Finally, the workflow writes
+the workpapers that the auditors fill in.
 
 **Schedule:** on the 5th of January, April, July and October at 08:00 in the policy pack's timezone. **Inputs:**
 `audit.yaml` and the data map of the policy pack; connections `audit_db` (reads), `state_db`, `evidence_store`.
@@ -18,7 +18,7 @@ known (`sample_commitment`) and one with frames, samples and workpapers (English
 `audit.yaml`) for each request.
 
 **Red means** that a population has no sample for the quarter: no seed was entered, its SQL query fails, its ids are not
-unique, or a step failed. **What to do:** read the report in the bundle that the task `gate` names. If the run has no
+unique, or a step failed. **Action:** read the report in the bundle that the task `gate` names. If the run has no
 bundle, read the log of the task `seal`. Remove the cause and run this workflow again for the same quarter. Existing
 samples are never drawn again. Tasks of a sealed run cannot be cleared. More: docs/how-to/conclude-an-audit.md.
 **Owner:** management.

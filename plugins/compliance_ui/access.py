@@ -45,8 +45,8 @@ class Visitor:
     def ids(self) -> frozenset[str]:
         """The user id and the user name of the visitor.
 
-        Some auth managers use the same text for both. The list of users who may answer a required
-        action may contain the user id or the user name.
+        Some auth managers use the same text for both. The list of assigned users of a required
+        action contains the user ids or the user names.
         """
         return frozenset({str(self.user.get_id()), self.name})
 

@@ -130,7 +130,7 @@ def _subject_of(approval: Approval) -> Message:
     """Return the title under which the page shows an approval request.
 
     The step of an approval has the form ``kind:subject``, for example ``intake:B-17``. The kind
-    decides which title is used. If there is no title for the kind, the step itself is returned.
+    decides which title is used. Without a title for the kind, the step itself is returned.
     """
     kind, _separator, subject = approval.step.partition(":")
     title = _REQUESTS.get(kind)

@@ -180,7 +180,8 @@ class PageServices:
     def _pending_signature(self, bundle: str) -> bytes | None:
         """Return the signature of a sealed bundle that is not uploaded to the evidence store yet.
 
-        Return None if there is no such signature, or if the login of ``pages_db`` may not read it.
+        Return None if the signature does not exist, or if the login of ``pages_db`` may
+        not read it.
 
         Args:
             bundle: folder of the bundle in the evidence store.

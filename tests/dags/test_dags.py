@@ -46,7 +46,7 @@ ON_THE_PAGE = (
     "**Schedule:**",
     "**Writes:**",
     "**Red means**",
-    "**What to do:**",
+    "**Action:**",
     "**Owner:**",
 )
 
