@@ -5,10 +5,10 @@ stored, with their class. Clause 5.1: collected records are validated.
 
 **Function.** The workflow finds the batches of the incoming tables that have no decision yet, oldest first. It computes
 a hash of each batch, checks every record against the expectations for incoming records (`quality/*.yaml`), and asks a
-reviewer of information management who entered none of the records. It executes the decision in one transaction. If the
-batch is approved, records that break no required expectation become formal records, with their class (such as
-`sensitive`), the reviewer and the time of the decision; the keys of the other records are added to the quarantine
-register. If the batch is rejected, or was changed after the decision, no record becomes formal.
+reviewer of information management. The reviewer must not have entered any of the records. The workflow executes the
+decision in one transaction. If the batch is approved, records that break no required expectation become formal records,
+with their class (such as `sensitive`), the reviewer and the time of the decision; the keys of the other records are
+added to the quarantine register. If the batch is rejected, or was changed after the decision, no record becomes formal.
 
 **Schedule:** daily at 09:00 in the policy pack's timezone. **Inputs:** `intake.yaml` and the data map of the policy
 pack; connections `customer_db` (reads), `intake_db` (moves records into the formal tables), `state_db`,
@@ -16,7 +16,7 @@ pack; connections `customer_db` (reads), `intake_db` (moves records into the for
 
 **Writes:** formal records and the review columns of the incoming table; approvals to `state_db`; a sealed bundle with
 the report (English, Chinese) to `evidence_store`. Reviewers answer under *Browse > Required Actions*; the page shows a
-masked sample and the people who may answer. It is normal that a run waits for them, by default up to 20 hours
+masked sample and the assigned people. It is normal that a run waits for them, by default up to 20 hours
 (`response` in `intake.yaml`).
 
 **Red means** one of these: records wait unreviewed past their deadline; a person without the right to decide answered;

@@ -17,7 +17,7 @@ may not. **Inputs:** `incident.yaml` of the policy pack; connections `incident_d
 **Red means** that the addition was not recorded, or that a step failed. **Action:** read the report in the bundle that
 the task `gate` names. If the run has no bundle, read the log of the task `seal`. Correct the form and trigger the
 workflow again. A step that waits for an answer asks again after its time limit, or after its task was cleared; it then
-asks the people who are on duty at that time. More: docs/how-to/lead-an-incident.md. **Owner:** compliance.
+asks the people on duty at that time. More: docs/how-to/lead-an-incident.md. **Owner:** compliance.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 All code that has to know whether two names or accounts belong to the same person uses this module.
 Examples of such pairs are the requester and the approver of a request, and the owner and the tester
-of a finding. Each database compares text by its own collation. To get the same result everywhere,
-queries return every spelling, and this module compares the spellings.
+of a finding. Each database compares text by its own collation. Therefore queries return the names
+as they are stored, and only this module decides which names are equal.
 """
 
 from __future__ import annotations

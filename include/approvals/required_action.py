@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from include.approvals.form import Field
-from include.messages import Message, listed
+from include.messages import Message, listed, verbatim
 from include.policy.rules import translated_message
 from include.reports.i18n import Translator, language_tag
 
@@ -43,6 +43,8 @@ class Answer:
 
 
 LANGUAGES = {"zh_CN": "中文", "en": "English"}
+_BETWEEN = " / "  # between the Chinese and the English text of a line
+_CHINESE = re.compile("[\u4e00-\u9fff]")
 MAX_TEXT_LENGTH = 400  # maximum characters of a shown text
 # Characters that could change the page, hide text or start a formula: controls, Markdown,
 # zero-width and direction marks.
@@ -115,7 +117,21 @@ def escape_message(message: Message) -> Message:
 def in_both_languages(message: Message, timezone: str = "UTC") -> str:
     """Return a message in Chinese and English on one line. If both texts are equal, return one."""
     texts = (Translator(language, timezone).text(message) for language in LANGUAGES)
-    return " / ".join(dict.fromkeys(texts))
+    return _BETWEEN.join(dict.fromkeys(texts))
+
+
+def split_languages(line: str) -> Message:
+    """Return the message of a line that `in_both_languages` made.
+
+    A line without Chinese text before its middle, such as a line in one language, is returned
+    whole in each language.
+    """
+    parts = line.split(_BETWEEN)
+    half = len(parts) // 2
+    chinese, english = _BETWEEN.join(parts[:half]), _BETWEEN.join(parts[half:])
+    if len(parts) % 2 or not _CHINESE.search(chinese):
+        return verbatim(line)
+    return translated_message({"en": english, "zh-CN": chinese})
 
 
 def format_accounts(accounts: Sequence[str]) -> Message:

@@ -43,7 +43,9 @@ def listed_points(
     trusted: Sequence[bytes],
     read_operations: Callable[[], KnownOperations],
 ) -> tuple[list[RestorePoint], list[Rejected]]:
-    """Return a database's usable restore points, oldest first, and the rejected folders.
+    """Return a database's usable restore points, oldest first, and the folders that are not usable.
+
+    For example, a folder is not usable if its signature is invalid.
 
     Args:
         store: off-site store.
@@ -87,9 +89,10 @@ def listed_points(
 
 
 def stored_restore_points(services: Services, database: str) -> list[StoredRestorePoint]:
-    """Return a database's usable restore points and rejected folders in one list.
+    """Return a database's usable restore points, and the folders that are not valid restore points.
 
-    An item for a rejected folder contains only the key of the folder, and no times.
+    For example, a folder is not a valid restore point if its signature is invalid. An item for such
+    a folder contains only its object key, and its times are None.
 
     Args:
         services: services of a run.

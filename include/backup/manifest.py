@@ -285,10 +285,10 @@ def restore_points(
     *,
     point: str = "",
 ) -> tuple[list[RestorePoint], list[Rejected]]:
-    """Return a database's usable restore points, oldest first, and the rejected folders.
+    """Return a database's usable restore points, oldest first, and the folders that are not usable.
 
-    A folder that has a manifest but no signature is rejected, except if its id is in
-    ``unfinished``. A folder without both is neither returned nor rejected.
+    A folder that has a manifest but no signature is not usable, except if its id is in
+    ``unfinished``. A folder without both is not included in the result.
 
     Args:
         store: off-site store.

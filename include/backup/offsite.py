@@ -450,7 +450,7 @@ def prune_restore_points(run: RunContext[None], findings: StepFindings) -> Pruni
 def listed(
     offsite: Offsite, state: Engine, database: str
 ) -> tuple[list[RestorePoint], list[Rejected]]:
-    """Return a database's usable restore points in the off-site store, and the rejected folders."""
+    """Return a database's usable restore points in the off-site store, and the unusable folders."""
     store = offsite.store
     return listed_points(
         store, database, offsite.trusted, operations_reader(state, database, store)

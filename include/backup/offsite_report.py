@@ -113,7 +113,8 @@ def _indicators(
     Args:
         databases: requested databases.
         backed_up: names of the databases with a restore point from this run.
-        preflight: result of the preflight with the sites; None if the preflight has no record.
+        preflight: result of the preflight, which states whether backups would be at the primary
+            site; None if the preflight did not finish.
         all_asked: whether all mapped databases were requested.
     """
     without = len(databases) - len(backed_up)
@@ -223,6 +224,11 @@ def _sites(databases: Sequence[MappedDatabase], preflight: Preflight) -> Message
     )
 
 
+_RECIPIENTS = {  # names of the recipients in the local profile
+    "operations": _("operations"),
+    "escrow": _("escrow (kept offline)"),
+    "drill": _("restore drill"),
+}
 _KEY_KINDS = {"rsa": _("RSA key pair"), "kms": _("key of a key management service")}
 _STORE_KINDS = {"s3": _("S3 bucket"), "directory": _("directory")}
 
@@ -296,7 +302,11 @@ def _keys(manifests: Mapping[str, Manifest], backed_up: Sequence[str]) -> list[S
                     _("Any one of these recipients can decrypt a backup without the others"),
                     recipients,
                     [
-                        (_("Recipient"), "text", lambda recipient: recipient.name),
+                        (
+                            _("Recipient"),
+                            "text",
+                            lambda recipient: _RECIPIENTS.get(recipient.name, recipient.name),
+                        ),
                         (_("Kind"), "text", lambda recipient: _KEY_KINDS[recipient.kind]),
                         (_("Key"), "code", lambda recipient: recipient.key_id[:24]),
                         (

@@ -222,7 +222,7 @@ def load_rows(
 def distribute_entries(
     entries: Sequence[Entry], tables: Sequence[TableRecord], jobs: int
 ) -> list[list[int]]:
-    """Distribute the data entries of an archive over processes that each load a similar size.
+    """Distribute an archive's data over processes, so that each loads a similar amount of data.
 
     The first process also loads all sequence values and large objects, with their comments and
     grants.

@@ -92,8 +92,8 @@ class Answering:
 
         Raises:
             ServiceError: a required action has to be answered, but the connection state_db is
-                configured, so the people are real; or none of the people who may answer can log in
-                to the local Airflow.
+                configured: this is a real installation, where only real people may answer. Also
+                raised if none of the people who may answer can log in to the local Airflow.
         """
         for action in self.api.required_actions(self.dag_id):
             key = (action.run_id, action.task_id, action.map_index)

@@ -1,4 +1,4 @@
-"""Convert the texts and values of an official document to one language, and find blank entries.
+"""Return the texts and values of an official document in one language, and find blank entries.
 
 The function `is_blank` defines which entries are blank.
 """
@@ -22,10 +22,10 @@ _DIGITS = "〇一二三四五六七八九"
 
 
 class DocumentTexts:
-    """Converter of the texts and values of a document to one language and timezone.
+    """Returns the texts and values of documents in one language, with times in one timezone.
 
     Args:
-        locale: ``en`` or ``zh_CN``.
+        locale: ``en`` or ``zh_CN``. The texts come from the translation catalogue of this locale.
         timezone: IANA name of the timezone in which times are shown, with their offset from UTC.
 
     Raises:
@@ -38,7 +38,7 @@ class DocumentTexts:
         self._view = View(self.translator)
 
     def text(self, message: Message) -> str:
-        r"""Return a message as text in the language of this converter.
+        r"""Return a message as text in the language of the documents.
 
         Each line end becomes a line feed. Every other control character is replaced by an escape
         such as ``\u202e``.
@@ -58,7 +58,7 @@ class DocumentTexts:
         ]
 
     def opening(self, addressee: Message) -> str:
-        """Return the salutation of a document, with the colon that this converter's language uses.
+        """Return the salutation of a document, with the colon that the document's language uses.
 
         Args:
             addressee: salutation without the colon.
@@ -91,7 +91,7 @@ class DocumentTexts:
         return self.translator.text(_LEFT_BLANK if entry.required else _NOT_STATED)
 
     def heading(self, section: Section, number: int | None) -> str:
-        """Return the heading of a section, numbered in the style of this converter's language.
+        """Return the heading of a section, numbered in the style of the document's language.
 
         Args:
             section: the section. If it has no heading, an empty text is returned.

@@ -236,10 +236,10 @@ def sandboxed(
 
 
 def live_of(services: Services) -> Services:
-    """Return the live services to which some services belong.
+    """Return the live services behind `services`.
 
-    For the services of a drill, this is their attribute `live`. Live services are returned
-    unchanged.
+    If `services` are the services of a drill, the result is their attribute `live`. Otherwise it is
+    `services` itself.
     """
     return services.live if isinstance(services, SandboxedServices) else services
 

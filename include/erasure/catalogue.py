@@ -88,8 +88,7 @@ class Relation:
         """The relation's name with its schema, for a query.
 
         The name of an ordinary table follows the keyword ONLY. A query on it therefore leaves out
-        the
-        rows of tables that inherit from the table.
+        the rows of tables that inherit from the table.
         """
         name = Identifier(self.schema, self.name)
         return SQL("ONLY {}").format(name) if self.kind == "r" else name

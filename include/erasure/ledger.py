@@ -208,10 +208,16 @@ class ErasureKeys:
 
 @dataclass(frozen=True)
 class Origin:
-    """The origin of a batch of ledger entries: which run erased which records, and why.
+    """The run, collection and rule from which a batch of ledger entries comes.
 
     Attributes:
+        database: name of the database in the data map.
+        collection: collection of the erased records.
+        action: ``delete`` or ``mask``.
+        record_class: record class of the erased records.
         rule: SHA-256 of the retention rule, or a text that names another reason for the erasure.
+        dag_id: DAG id of the workflow that erased the records.
+        run_id: id of the run that erased the records.
         key_types: types of the primary key columns, as `include.erasure.tables.primary_key_types`
             returns them; None if they are unknown.
     """
@@ -232,6 +238,7 @@ class OpenBatch:
 
     Attributes:
         id: number of the batch in the ledger.
+        origin: collection of the records, and the run and rule that erased them.
         transaction: PostgreSQL's 64-bit number of the transaction that erased the records, in
             decimal digits; None if no number was recorded.
         server: text that identifies the database server of the transaction, from

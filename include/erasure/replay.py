@@ -370,10 +370,8 @@ class _ReplayRun:
         ledger.
 
         The primary key of the table may have changed since entries were written, so entries may
-        have
-        different key types. Each item of the result contains the key columns for one or more of
-        these
-        key types, and selects only the entries with these types. Entries whose primary key
+        have different key types. Each item of the result contains the key columns for one or more
+        of these key types, and selects only the entries with these types. Entries whose primary key
         corresponds to no columns of the table are counted in `_unmatched`.
 
         Args:

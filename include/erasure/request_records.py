@@ -246,8 +246,7 @@ class RecordReader:
         """Return the primary keys of records that the state database stores for erasure requests.
 
         If the state database stores only an HMAC of a record's primary key, the function searches
-        the
-        collection's table in the mapped database for the primary key with this HMAC.
+        the collection's table in the mapped database for the primary key with this HMAC.
 
         Args:
             records: pairs: key of the data subject, and the stored record.
@@ -310,10 +309,8 @@ class RecordReader:
         """Return the primary keys of stored records, by record class and data subject.
 
         If a record class was removed from the policy pack or renamed, its stored records are
-        returned
-        in every record class of the collection that is erased on request. Otherwise these records
-        would
-        be lost.
+        returned in every record class of the collection that is erased on request. Otherwise these
+        records would be lost.
 
         Args:
             stored: pairs of the data subject's key and the stored record.

@@ -65,7 +65,7 @@ _FIGURES: Mapping[str, Callable[[Message], Message]] = {
         "share of people with valid training: {figure}", figure=figure
     ),
     "people_with_access_untrained": lambda figure: _(
-        "people without valid training who can access customer records: {figure}", figure=figure
+        "people who should not have access to customer records: {figure}", figure=figure
     ),
     "people_overdue_beyond_ladder": lambda figure: _(
         "people whose training is still overdue after the last reminder: {figure}", figure=figure

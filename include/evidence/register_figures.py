@@ -217,7 +217,7 @@ class _Bounds:
 def _bounds(
     state: Engine, register: Register, patience: float, is_incomplete: bool
 ) -> _Bounds | None:
-    """Lock a register against writes for a moment, and return which rows a figure must cover.
+    """Lock a register briefly against writes, and return the rows that its figure must include.
 
     Return None if other sessions write to the register for more than `patience` seconds.
 
@@ -225,8 +225,8 @@ def _bounds(
         state: the state database.
         register: the register.
         patience: time in seconds for which the function retries to lock the register.
-        is_incomplete: whether the register lost rows. If so, the result lists the ids that are
-            present.
+        is_incomplete: whether the register lost rows. If so, the result also lists the ids of the
+            rows that are present.
     """
     until = time.monotonic() + patience
     while True:

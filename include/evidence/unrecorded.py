@@ -97,10 +97,12 @@ class UnrecordedBundles:
         return self._followers.get(link, [])
 
     def chain_after(self, link: Link | None) -> list[UnrecordedBundle]:
-        """Return all bundles after a given bundle in the chain of bundles, in chain order.
+        """Return the bundles that follow a given bundle in the chain of bundles, in chain order.
 
-        Each bundle links to its predecessor. If several bundles have the same predecessor, only one
-        of them is returned.
+        Each bundle links to its predecessor. Several bundles can have the same position in the
+        chain: copies of a bundle, or bundles that were sealed after the same predecessor. For each
+        position, only one bundle is returned: the one with the newest signature, or the one whose
+        predecessor has the newest signature.
 
         Args:
             link: the link to the given bundle; None for the start of the chain.

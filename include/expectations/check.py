@@ -421,9 +421,8 @@ class Check:
         Args:
             expectations: expectations to check.
             cancelled: fault to report for every expectation, without checking any, because the
-                server
-                or a user cancelled the query for all of them; None if this query failed for another
-                reason.
+                server or a user cancelled the query for all of them; None if this query failed for
+                another reason.
         """
         results: dict[str, RuleResult] = {}
         # by collection; None for the collection of the checked records

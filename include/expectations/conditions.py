@@ -53,8 +53,8 @@ class Records:
         database: data map of the database.
         columns: names of the table's columns.
         key: names of the primary key's columns; empty if the table has no primary key.
-        where: SQL condition that selects the records, in which the table has the alias `SOURCE`;
-            None for all records of the table.
+        where: SQL condition that selects the records; None for all records of the table. In the
+            condition, the table has the alias in the constant `SOURCE`.
         few: whether `where` selects few records. Related records in other tables are then found
             with an index.
         indexed: pairs of collection and field for which the database has an index.
@@ -77,9 +77,9 @@ class Records:
 
     @property
     def selectable(self) -> sa.Subquery:
-        """Return the records to check as a subquery with the alias `RECORD`.
+        """Return the records to check as a subquery.
 
-        Conditions refer to the columns of this subquery.
+        Conditions refer to the columns of this subquery. Its alias is in the constant `RECORD`.
         """
         return self.with_columns({})
 
@@ -90,7 +90,7 @@ class Records:
 
         Args:
             bound: SQL expression of each additional column, by name of the column. In the
-                expressions, the table has the alias `SOURCE`.
+                expressions, the table has the alias in the constant `SOURCE`.
         """
         source = self.table.alias(SOURCE)
         more: list[sa.ColumnElement[Any]] = [

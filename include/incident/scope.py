@@ -1,8 +1,9 @@
-"""The scope of an incident: the number of affected people and records in each database.
+"""The scope of an incident: affected people, records and types of information in each database.
 
 If a database cannot be read, its count is unknown, not zero. A later count may have narrower
-criteria, but the figures of the scope never become smaller: each figure keeps the greater value of
-both counts. Otherwise the grade would fall, and notices would omit types of information.
+criteria, but the figures of the scope never become smaller: each figure is the greater of the two
+counts. Otherwise the grade would fall, and notices would omit types of information that an earlier
+count found.
 """
 
 from __future__ import annotations
@@ -222,10 +223,11 @@ def refuse_narrower(before: Scope | None, selection: Selection) -> None:
 
 
 def merge_counts(before: Scope | None, counted: Scope) -> tuple[Scope, list[str]]:
-    """Merge a new count with an earlier count, so that no figure becomes smaller.
+    """Merge a new count of people, records and types of information with an earlier count.
 
-    If the new count failed for a database that was counted earlier, the earlier figures of this
-    database are kept, and the database is also listed in `Scope.unknown`.
+    No figure becomes smaller, because each figure is the greater of the two counts. If the new
+    count failed for a database that was counted earlier, the earlier figures of this database are
+    kept, and the database is also listed in `Scope.unknown`.
 
     Args:
         before: earlier scope; None if nothing was counted before.
@@ -250,7 +252,7 @@ def merge_counts(before: Scope | None, counted: Scope) -> tuple[Scope, list[str]
 
 
 def _greater_figures(before: DatabaseCount, now: DatabaseCount) -> DatabaseCount:
-    """Return the newer counts of a database, but each figure is at least as great as before.
+    """Return the newer counts of a database, in which each figure is the greater of both counts.
 
     The time range is extended to include both counts.
 

@@ -243,10 +243,10 @@ def store_correction(run: IncidentRun, record: IncidentRecord, corrected: Scope)
 
 
 def more_severe_grade(run: IncidentRun, record: IncidentRecord) -> str | None:
-    """Return the proposed grade if the newest count requires a more severe grade than confirmed.
+    """Return the newest count's proposed grade if it is more severe than the confirmed grade.
 
-    Return None if the proposed grade is not more severe than the confirmed grade, if no grade was
-    confirmed yet, or if a person confirmed a grade after the newest count.
+    Otherwise return None. Also return None if nothing was counted yet, if no grade was confirmed
+    yet, or if a person confirmed a grade after the newest count.
 
     Args:
         run: services and rules of the current run or command.

@@ -10,6 +10,7 @@ from typing import Any, LiteralString
 
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
+from include.messages import Message, _
 from include.policy.datamap import MappedCollection, MappedDatabase
 from include.policy.intake import IntakeRule
 from include.services.errors import UsageError
@@ -160,10 +161,10 @@ class Incoming:
         return Identifier(alias, name)
 
     def batch_label(self, batch: str) -> str:
-        """Return the name of a batch in step records and findings.
+        """Return the label of a batch for step records and findings.
 
-        It consists of the id of the rule and the name of the batch, such as
-        ``customers/IN-000013``.
+        The label is ``rule/batch``, such as ``customers/IN-000013``. It consists of the id of the
+        rule of intake.yaml and the name of the batch.
         """
         return f"{self.rule.id}/{batch}"
 
@@ -176,6 +177,15 @@ def split_part(part: str) -> tuple[str, str]:
     """
     rule, _, batch = part.partition("/")
     return rule, batch
+
+
+def batch_title(part: str) -> Message:
+    """Return the display name of a batch, such as "Batch IN-000013".
+
+    Args:
+        part: result of `Incoming.batch_label`.
+    """
+    return _("Batch {batch}", batch=split_part(part)[1])
 
 
 def is_batch_name(batch: str) -> bool:

@@ -103,8 +103,8 @@ def promote(
     quarantines the rows that are then still pending.
 
     Args:
-        connection: connection on which `unit_of_work` has opened a transaction. Its login may write
-            to the target tables and the incoming table.
+        connection: connection on which `unit_of_work` has opened a transaction. Its login needs the
+            right to write to the target tables and the incoming table.
         incoming: incoming table and its rule of intake.yaml.
         batch: name of the batch.
         reviewer: primary key of the reviewer in the staff table.
@@ -154,13 +154,25 @@ def reject(
 ) -> SettledRows:
     """Reject all rows of a batch that wait for review.
 
+    The state of these rows becomes rejected. The review columns of the rows receive the reviewer
+    and the time of the decision.
+
     Args:
-        connection: connection on which `unit_of_work` has opened a transaction. Its login may write
-            to the incoming table.
+        connection: connection on which `unit_of_work` has opened a transaction. Its login needs the
+            right to write to the incoming table.
         incoming: incoming table and its rule of intake.yaml.
         batch: name of the batch.
         reviewer: primary key of the reviewer in the staff table.
         at: time of the decision.
+
+    Returns:
+        The number of rejected rows; all other numbers are 0.
+
+    Raises:
+        ControlFailed: the database refuses the new values, for example because of a constraint.
+        ServiceError: another session changed a row at the same time, or a lock took too long. The
+            step can be repeated.
+        UsageError: the login lacks a right, or the rule does not fit the incoming table.
     """
     state = incoming.rule.state.rejected
     return SettledRows(rejected=_mark(connection, incoming, batch, state, reviewer, at))

@@ -9,7 +9,7 @@ from functools import cached_property
 from include.approvals import registry
 from include.approvals.registry import APPROVE
 from include.evidence.model import Approval, Finding, Metric, Outcome
-from include.intake.incoming import CLAUSE
+from include.intake.incoming import CLAUSE, split_part
 from include.intake.review import CHECK, FIND, REVIEW, BatchCheck, Review
 from include.intake.settle import SETTLE, VERIFY, Settlement, Verification
 from include.messages import Message, _, entered, listed
@@ -254,7 +254,7 @@ def _batches(results: _Results) -> Section:
         ),
         rows,
         [
-            (_("Batch"), "code", lambda row: row[0]),
+            (_("Batch"), "text", lambda row: split_part(row[0])[1]),
             (_("Records"), "number", lambda row: row[1].rows if row[1] else None),
             (_("Entered"), "datetime", lambda row: row[1].oldest if row[1] else None),
             (
@@ -283,7 +283,7 @@ def _decisions(results: _Results) -> Section:
         ),
         [(part, results.decisions.get(part)) for part in results.submitted_batches],
         [
-            (_("Batch"), "code", lambda row: row[0]),
+            (_("Batch"), "text", lambda row: split_part(row[0])[1]),
             (_("Decision"), "text", lambda row: _decision(row[1])),
             (_("Decided by"), "code", lambda row: row[1].decided_by if row[1] else None),
             (_("Decided"), "datetime", lambda row: row[1].decided_at if row[1] else None),
@@ -344,7 +344,7 @@ def _waits(results: _Results, hours: float | None) -> list[Section]:
             continue
         is_late = results.decisions[part].decided_at > due
         status = Outcome.ATTENTION if is_late else Outcome.PASS
-        bars.append(Bar(label=part, value=waited, status=status))
+        bars.append(Bar(label=split_part(part)[1], value=waited, status=status))
     if not bars:
         return []
     target = Target(value=hours * 3600, label=_("deadline")) if hours else None

@@ -21,7 +21,7 @@ from include.erasure.ledger import ErasureKeys
 from include.evidence.step_findings import StepFindings
 from include.intake.batches import Connection, unit_of_work
 from include.intake.checks import Checker, ConditionChecks, Key, SuiteChecks
-from include.intake.incoming import Incoming, split_part
+from include.intake.incoming import Incoming, batch_title, split_part
 from include.policy.fragments import pack_sql
 from include.quarantine import register
 from include.quarantine.keys import KeyNames, identifies_person
@@ -145,15 +145,16 @@ def load_table(run: RunContext[None], rule_id: str) -> IncomingTable:
 def on_table(
     work: Callable[Concatenate[IncomingTable, StepFindings, _P], _R],
 ) -> Callable[Concatenate[RunContext[None], StepFindings, _P], _R]:
-    """Turn a function that takes an incoming table into the function of a step about one batch.
+    """Wrap a function that takes an incoming table as a step function that handles one batch.
 
-    The step calls the function with the incoming table that contains the batch.
+    The wrapper passes the incoming table that contains the batch to the function.
     """
 
     @wraps(work)
     def step(
         run: RunContext[None], findings: StepFindings, /, *args: _P.args, **kwargs: _P.kwargs
     ) -> _R:
+        findings.subject_titles[findings.part] = batch_title(findings.part)
         table = load_table(run, split_part(findings.part)[0])
         return work(table, findings, *args, **kwargs)
 
@@ -163,7 +164,7 @@ def on_table(
 def on_tables(
     work: Callable[[Sequence[IncomingTable], StepFindings], _R],
 ) -> Callable[[RunContext[None], StepFindings], _R]:
-    """Turn a function that takes all incoming tables into the function of a step."""
+    """Wrap a function that takes all incoming tables as a step function."""
 
     @wraps(work)
     def step(run: RunContext[None], findings: StepFindings) -> _R:
@@ -259,9 +260,9 @@ def _unresolved_query(incoming: Incoming, among: Composable) -> Composed:
     """Return the query for the rows that the quarantine register still has to list.
 
     The query returns the primary keys of these rows. They are pending or quarantined, and were not
-    entered again. A row was entered again if it and a newer row, which became a formal record, meet
-    a condition of `entered_anew` in intake.yaml. Each condition is a separate join, because with a
-    single OR PostgreSQL would compare every row with every other row.
+    entered again. A row was entered again if a newer row became a formal record, and a condition of
+    `entered_anew` in intake.yaml matches the two rows. Each condition is a separate join, because
+    with a single OR PostgreSQL would compare every row with every other row.
 
     Args:
         incoming: incoming table and its rule of intake.yaml.

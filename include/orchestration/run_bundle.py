@@ -63,6 +63,11 @@ def seal_bundle(
         facts=conclusion.facts,
         sections=conclusion.sections,
         findings=findings,
+        clauses={
+            finding.clause: services.pack.clause_message(finding.clause)
+            for finding in findings
+            if finding.clause
+        },
     )
     rendered = render_all(report, pdf=pdf)
     result = Result(

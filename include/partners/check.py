@@ -117,8 +117,8 @@ class OpenReview(BaseModel):
         opened_at: time at which the review was opened.
         issued_at: time at which the questionnaire was issued; None if it was not issued yet.
         returned_at: time at which the questionnaire was returned; None if it was not returned yet.
-        score: score of the answers as a text in percent; None if the review has no answers, or if
-            no question applies.
+        score: score of the answers in percent, as text, such as ``85``; None if the review has no
+            answers, or if no question applies.
         passes: whether the answers are sufficient for the review to pass; None if the review has no
             answers.
     """

@@ -162,13 +162,13 @@ def reminder_offset(
 
 @dataclass(frozen=True)
 class PartnerObligations:
-    """A partner, its obligations and its security reviews.
+    """A partner, the agreements and the review that it needs, and all its security reviews.
 
     Attributes:
         partner: the partner, as the partner register describes it.
-        terms: obligations that must be in force: confidentiality agreement, data-processing
-            agreement and security review. The tuple is empty if the register has several rows for
-            the partner.
+        terms: agreements and review that must be in force: confidentiality agreement,
+            data-processing agreement and security review. The tuple is empty if the register has
+            several rows for the partner.
         reviews: security reviews of the partner.
     """
 
@@ -177,15 +177,12 @@ class PartnerObligations:
     reviews: ReviewHistory
 
     def term(self, *kinds: ObligationKind) -> Term | None:
-        """Return the first obligation whose kind is in ``kinds``; None if no kind matches."""
+        """Return the first of ``terms`` whose kind is one of ``kinds``; None if there is none."""
         return next((term for term in self.terms if term.kind in kinds), None)
 
     @property
     def review(self) -> Term | None:
-        """Return the obligation in ``terms`` that is about the security review.
-
-        The result is None if ``terms`` is empty.
-        """
+        """Return the item of ``terms`` for the security review; None if ``terms`` is empty."""
         return self.term(ObligationKind.REVIEW, ObligationKind.FAILED, ObligationKind.REOPENED)
 
     def is_bound(self, today: date) -> bool:

@@ -117,7 +117,7 @@ class Partner:
         """Return the partner's name with its number in brackets, as display text."""
         if not self.name:
             return _("partner {number}", number=self.number)
-        return _("{name} ({number})", name=self.name, number=self.number)
+        return _("{name} (partner {number})", name=self.name, number=self.number)
 
 
 @dataclass

@@ -31,7 +31,7 @@ def cite(name: str, version: str, article: str, language: str) -> str:
         language: ``en`` or ``zh-CN``.
     """
     if language == "zh-CN":
-        return f"{_chinese_edition(name, version)}{_chinese_article(article)}"
+        return _chinese(name, version, article)
     numbers = re.fullmatch(r"[0-9][0-9(), -]*", article)
     return f"{name} ({version}), {'article ' if numbers else ''}{article}"
 
@@ -54,15 +54,27 @@ def chinese_number(number: int) -> str:
     return text + (_DIGITS[units] if units else "")
 
 
-def _chinese_edition(name: str, version: str) -> str:
+def _chinese(name: str, version: str, article: str) -> str:
     standard = _STANDARD.fullmatch(name)
-    if standard and re.fullmatch(r"[0-9]{4}", version):
-        return f"{standard['number']}—{version}{standard['title']}"
+    if not standard or not re.fullmatch(r"[0-9]{4}", version):
+        return f"{_chinese_edition(name, version)}{_chinese_article(article)}"
+    number, title = standard["number"], standard["title"]
+    if part := _PART.fullmatch(article):  # a part of a standard has its own number
+        title = re.sub("》$", f" 第{part['part']}部分》", title)
+        return f"{number}.{part['part']}—{version}{title}"
+    is_section = title and _SECTION.fullmatch(article)
+    section = article if is_section else _chinese_article(article)
+    return f"{number}—{version}{title}{section}"
+
+
+def _chinese_edition(name: str, version: str) -> str:
     try:
         in_force = date.fromisoformat(version)
     except ValueError:
         return f"{name}（{version}）"
-    return f"{name}（{in_force.year}年{in_force.month}月{in_force.day}日起施行）"
+    edition = f"{in_force.year}年{in_force.month}月{in_force.day}日起施行"
+    # A name may state the year of the last amendment: 《…法》（2025年修正，2026年1月1日起施行）
+    return f"{name[:-1]}，{edition}）" if name.endswith("）") else f"{name}（{edition}）"
 
 
 def _chinese_article(article: str) -> str:

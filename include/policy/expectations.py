@@ -185,9 +185,9 @@ class Unique(Expectation):
 
 
 class CompoundUnique(Expectation):
-    """Requires unique combinations of values.
+    """Requires unique combinations of values. All equal records break the expectation.
 
-    All records that share a combination break the expectation.
+    `DistinctRecords` differs: the first of equal records meets the expectation.
     """
 
     type: Literal["expect_compound_columns_to_be_unique"]
@@ -260,10 +260,10 @@ class RecentValues(Expectation):
 
 
 class DistinctRecords(Expectation):
-    """Requires that no two records have the same values in the listed columns.
+    """Requires unique combinations of values. The first of equal records meets the expectation.
 
-    If several records have the same values, the one with the smallest primary key meets the
-    expectation, and the others break it.
+    The record with the smallest primary key is the first. The other records with the same values
+    break the expectation.
     """
 
     type: Literal["expect_records_to_be_distinct"]
@@ -330,8 +330,8 @@ class Breakdown(Rule):
     Attributes:
         column: Column of the record. For each value of this column, reports count the records that
             break an expectation.
-        collection: Collection whose primary key is the value of ``column`` and which has a display
-            name for it; default: reports show the values themselves.
+        collection: Collection with the display names. ``column`` holds its primary key. Default:
+            reports show the values themselves.
         label: Field of ``collection`` that contains the display name. If the field is personal, it
             is never shown.
     """
@@ -371,9 +371,11 @@ class ChangeColumn(Rule):
 
     Attributes:
         column: Timestamp, date or number that grows with every change of a record.
-        late_arrivals: Margin below the watermark. An incremental check also reads the records
-            within this margin, because some of them may have been committed or loaded late. A
-            period, or a number if ``column`` is a number.
+        late_arrivals: Margin below the watermark, which is the value of ``column`` up to which the
+            last sealed check read the records. An incremental check also reads the records within
+            this margin, because some of them may have been committed or loaded late. A period, or a
+            number if ``column`` is a number. For a number column the key is required: with the
+            default, every check is full.
     """
 
     column: Name

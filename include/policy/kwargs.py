@@ -226,7 +226,9 @@ class ColumnList(Kwargs):
     """Arguments of the expectation that a combination of values occurs in only one record.
 
     Attributes:
-        column_list: Columns whose combined values have to be unique.
+        column_list: Columns whose combined values are compared. If several records have the same
+            values, all of them break the expectation. A record in which one of the columns is null
+            is skipped.
     """
 
     column_list: Annotated[Names, Field(min_length=2)]
@@ -265,10 +267,10 @@ class ExistsIn(ColumnWhere):
     """Arguments of the expectation that a value occurs in another collection.
 
     Attributes:
-        collection: Collection of the same database that lists the allowed values.
-        field: Field of this collection that contains the allowed values.
-        retired_on: Field of this collection with the date on which a value was withdrawn; null if
-            the value was not withdrawn.
+        collection: Other collection of the same database, which lists the allowed values.
+        field: Field of the other collection that contains the allowed values.
+        retired_on: Field of the other collection with the date on which a value was withdrawn. The
+            field is null if the value was not withdrawn.
     """
 
     collection: Name
@@ -330,11 +332,10 @@ class Recent(ColumnWhere):
 class Distinct(Kwargs):
     """Arguments of the expectation that no two records have the same values in some columns.
 
-    If two records have the same values, the record with the greater primary key breaks the
-    expectation. A record in which one of the columns is null is skipped.
-
     Attributes:
-        columns: Columns whose combined values are compared.
+        columns: Columns whose combined values are compared. If several records have the same
+            values, the record with the smallest primary key meets the expectation, and the others
+            break it. A record in which one of the columns is null is skipped.
         where: SQL condition that selects the records to check; default: all records.
     """
 
@@ -351,7 +352,7 @@ class Satisfy(Kwargs):
         condition: SQL condition over the columns of the record. ``:now`` is the time of the check.
         where: SQL condition that selects the records to check; default: all records.
         scope: Records that an incremental check reads: ``changed`` or ``all``. Use ``all`` if a
-            record that did not change may come to break the expectation, because time passes or
+            record that did not change can start to break the expectation, because time passes or
             another table changes. Default: ``all`` if the SQL uses ``:now``, otherwise ``changed``.
     """
 
@@ -367,8 +368,8 @@ class Related(Kwargs):
         collection: Other collection of the same database.
         field: Field of the other collection that refers to the checked record.
         key: Column of the checked record to which ``field`` refers.
-        condition: SQL condition over the related record ``other`` and the checked record
-            ``record``.
+        condition: SQL condition. ``other`` is the alias of the related record, ``record`` that of
+            the checked record.
         where: SQL condition that selects the records to check; default: all records.
         present: ``true``: at least one related record has to exist. ``false``: no related record
             may exist.

@@ -182,7 +182,7 @@ def table_of(collection: str, meta: DatabaseMeta) -> tuple[str, str]:
 
 
 class FieldExceptions(NamedTuple):
-    """ParcelSeal's keys about the fields of one collection, by path of the field.
+    """What ParcelSeal's own YAML keys state about the fields of one collection.
 
     Attributes:
         unconfirmed: paths of fields whose data categories are not confirmed.
@@ -297,7 +297,8 @@ def _field(
         field: the field.
         parents: Dataset, collection and fields that contain the field, outermost first.
         inventory: names in all data maps.
-        exceptions: ParcelSeal's keys about fields of the collection.
+        exceptions: what ParcelSeal's own YAML keys state about fields of the collection:
+            unconfirmed categories and titles.
         prefix: path of the containing field, followed by a dot; empty for a column.
     """
     chain = (*parents, field)

@@ -276,10 +276,10 @@ class PolicyPack(Rule):
 
     @property
     def workflow_connections(self) -> set[str]:
-        """Return the ids of the connections that only single workflows use.
+        """Return the ids of the connections that pack files name for one workflow each.
 
-        The pack file of a workflow names its connection. The workflow uses this connection instead
-        of the connections that the data maps name.
+        If such a connection is configured, the workflow uses it instead of the connections that the
+        data maps name.
         """
         if isinstance(self.sections, CompiledSections):
             by_section = list(self.sections.connections.values())

@@ -410,14 +410,14 @@ class Calendar(Rule):
         timezone: IANA timezone of schedules and of times in reports.
         holidays: Country (ISO 3166 code) whose public holidays are days off. Make-up workdays that
             the country sets each year are workdays. With ``null``, only weekends are days off.
-        closed: Further days off: days of the company, and public holidays that the installed
-            version of the Python library ``holidays`` does not know yet.
-        opened: Further workdays: days of the company, and make-up workdays that the library does
-            not know yet.
-        announced: Years whose official calendar is complete in this file: ``opened`` has all
-            make-up workdays, and ``closed`` all public holidays that the library does not know.
-            Reports state that the calendar of a year is unknown if neither this file nor the
-            library has its make-up workdays.
+        closed: Further days off: days on which the company is closed, and public holidays that the
+            installed version of the Python library ``holidays`` does not know yet.
+        opened: Further workdays: days on which the company works, and make-up workdays that the
+            library does not know yet.
+        announced: Years for which ``opened`` and ``closed`` together contain every official make-up
+            workday and public holiday that the library does not know. If ``holidays`` is ``CN``,
+            the training report states that the calendar of a year is unknown, unless the year is
+            listed here or the library has make-up workdays of the year.
         quiet: Hours in which only urgent notifications are sent.
     """
 

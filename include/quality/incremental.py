@@ -157,7 +157,8 @@ def incremental_check(
         return keys
     if len(keys) > most:
         return _(
-            "more than {limit} records changed, or have no value in the change column", limit=most
+            "more than {limit} records are new or changed, or have no value in the change column",
+            limit=most,
         )
     return IncrementalCheck(replace(records, where=changed, few=True), keys, last, tracking, since)
 

@@ -320,9 +320,10 @@ def _finding_texts(
         return message, action, _rule_reference(rule)
     if isinstance(rule.kwargs, Uncollected):
         action = _(
-            "Stop collecting this information and delete the information that was collected, "
-            "or add its purpose to the policy pack. The quarantine register lists the records "
-            "that contain it."
+            "Stop collecting this information and delete the information that was collected. "
+            "If the company has a lawful purpose for it, have compliance assess the purpose, "
+            "then add it to the policy pack. The quarantine register lists the records that "
+            "contain it."
         )
         for_engineers = _(
             "`./parcelseal quarantine list --rule {rule}` lists the records; the purposes are in "
@@ -331,7 +332,7 @@ def _finding_texts(
         )
         return message, action, for_engineers
     action = _(
-        "In the system where the broken records are entered, correct, review or delete them, "
+        "Correct, review or delete the broken records in the system where they were entered, "
         "or obtain the missing consent. The quarantine register lists these records."
     )
     for_engineers = _(

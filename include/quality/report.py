@@ -394,6 +394,19 @@ def _database(
                 )
             )
         )
+    incoming = [suite.collection for suite in suites if suite.incoming]
+    if incoming:
+        blocks.append(
+            Paragraph(
+                text=_(
+                    "The records of these collections are checked by the workflow “Review before "
+                    "storing”: {names}.",
+                    names=listed(
+                        database.collections[name].title for name in dict.fromkeys(incoming)
+                    ),
+                )
+            )
+        )
     for collection in check.collections:
         title = _collection_title(database, collection)
         blocks.append(_rules_table(collection, title, rules))

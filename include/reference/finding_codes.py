@@ -153,7 +153,7 @@ def _wrappers(tree: ast.Module, imported: Names) -> Iterator[tuple[str, _Wrapper
 
 
 class _Module:
-    """Collects the codes of the findings that a module reports.
+    """Collects the codes of the findings that one module of include/ reports.
 
     Args:
         tree: syntax tree of the module.
@@ -176,7 +176,7 @@ class _Module:
         self._constants = {**imported, **own}
 
     def codes(self) -> Iterator[FindingCode]:
-        """Yield the finding codes that the module reports."""
+        """Yield the codes of the findings that the module in ``tree`` reports."""
         outcomes = self._outcomes_of_variables()
         for finding_code in self._found():
             yield replace(
@@ -241,7 +241,7 @@ class _Module:
         """Yield the finding codes that are keys of dictionaries whose values are messages.
 
         Args:
-            names: values of the constants that the module can use, by name.
+            names: values of the constants that the module in ``tree`` can use, by name.
         """
         for node in self._nodes:
             pairs: list[tuple[ast.expr | None, ast.expr]] = []

@@ -237,8 +237,8 @@ def _expectations() -> dict[str, str]:
 def _part_of(model: type[BaseModel]) -> str:
     if "part" not in model.model_fields:
         return ""
-    parts = get_args(model.model_fields["part"].annotation)
-    return f" with `part` {', '.join(code(part) for part in parts)}"
+    *others, last = map(code, get_args(model.model_fields["part"].annotation))
+    return f" if `part` is {', '.join(others) + ' or ' if others else ''}{last}"
 
 
 def _without_repeats(rows: list[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:

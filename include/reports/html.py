@@ -20,7 +20,7 @@ from markupsafe import Markup
 from include.evidence.model import ControlState, ControlStatus, Outcome
 from include.messages import Message, Value, _
 from include.reports import charts
-from include.reports.i18n import CONTROL_STATES, Translator, language_tag
+from include.reports.i18n import CONTROL_STATES, UNITS, Translator, language_tag
 from include.reports.jinja import TEMPLATES, environment
 from include.reports.model import (
     Bar,
@@ -235,7 +235,9 @@ class View:
             first = Column(label=chart.category)
         else:
             first = Column(label=_("Time"), kind="datetime")
-        columns = [first, Column(label=_("Value"), kind=kind)]
+        unit = UNITS.get(chart.unit) if kind == "number" else None
+        label = _("Value ({unit})", unit=unit) if unit else _("Value")
+        columns = [first, Column(label=label, kind=kind)]
         if _has_status(chart):
             columns.append(Column(label=_("Outcome"), kind="outcome"))
         return columns
@@ -250,10 +252,10 @@ class View:
         return rows if _has_status(chart) else [row[:2] for row in rows]
 
     def state(self, control: ControlStatus) -> tuple[Outcome, Message]:
-        """Return the outcome that stands for a control's status, and the name of the status.
+        """Return the outcome whose icon marks a control's status, and the name of the status.
 
-        The page shows the icon of the outcome beside the name. For example, the status "no
-        evidence" has the icon of "needs attention".
+        The page shows the icon beside the name. For example, the status "no evidence" has the icon
+        of "needs attention".
         """
         return _STATES[control.state], CONTROL_STATES[control.state]
 

@@ -38,7 +38,7 @@ CONTROL_STATES = {
     ControlState.NO_EVIDENCE: _("no evidence"),
     ControlState.FAILED: _("failed"),
 }
-_UNITS = {
+UNITS = {
     "rows": _("rows"),
     "records": _("records"),
     "tables": _("tables"),
@@ -114,6 +114,7 @@ def warm() -> None:
         _read = parsed.number_symbols, parsed.datetime_formats
 
 
+_ZONES = {"Asia/Shanghai": _("China Standard Time (UTC+08:00)")}
 _EDGE = "\x00"  # marks both ends of a value; texts to join contain no control characters
 _CHINESE = "[\u4e00-\u9fff《》（）“”、，。：；]"
 _SPACE_IN_CHINESE = re.compile(
@@ -326,7 +327,7 @@ class Translator:
 
     def unit(self, unit: str) -> str:
         """Return the translated name of a unit, or the unit itself if it has no translation."""
-        return self.text(_UNITS[unit]) if unit in _UNITS else visible(unit)
+        return self.text(UNITS[unit]) if unit in UNITS else visible(unit)
 
     def datetime(self, moment: datetime, timezone: str | None = None, seconds: bool = False) -> str:
         """Format a time with its UTC offset.
@@ -345,6 +346,16 @@ class Translator:
         offset = local.strftime("%z")
         form = "%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M"
         return f"{local.strftime(form)} UTC{offset[:3]}:{offset[3:5]}"
+
+    def zone_name(self, timezone: str | None = None) -> str:
+        """Return the name of a timezone, such as "China Standard Time (UTC+08:00)".
+
+        Args:
+            timezone: IANA name of the timezone; None for the timezone of the translator. A timezone
+                without a name in the catalogue is returned as its IANA name.
+        """
+        key = timezone or self.zone.key
+        return self.text(_ZONES[key]) if key in _ZONES else visible(key)
 
     def outcome(self, outcome: Outcome) -> str:
         """Return the translated name of an outcome."""

@@ -254,6 +254,7 @@ class Report(StrictModel):
         facts: key figures, in reading order.
         sections: sections that follow the findings.
         findings: findings of the run.
+        clauses: number of a clause -> its number and title, for the clauses of the findings.
         not_made: files and parts of the report that could not be created: name -> reason in
             English.
     """
@@ -267,4 +268,5 @@ class Report(StrictModel):
     facts: Sequence[Fact] = []
     sections: Sequence[Section] = []
     findings: Sequence[Finding] = []
+    clauses: Mapping[str, Message] = {}
     not_made: Mapping[str, str] = {}

@@ -70,10 +70,8 @@ class RetentionDatabase:
         """The address of the database with the login that may delete.
 
         If the database has no record classes, this is the address with the read-only login instead.
-        In
-        such a database, the login that may delete has no rights. Its connection may even lead to
-        another
-        database of the data map.
+        In such a database, the login that may delete has no rights. Its connection may even lead to
+        another database of the data map.
         """
         if not self.rules:
             return self.reader

@@ -157,10 +157,11 @@ class Login:
     def lacks_all_rows(
         self, right: Right, tables: Iterable[tuple[str, str]]
     ) -> Iterator[MissingRight]:
-        """Yield the right BYPASSRLS if row-level security hides rows of a table from this login.
+        """Yield BYPASSRLS as a missing right if row-level security hides rows from this login.
 
-        Workflows need this right, because their sessions set `row_security = off`. With this
-        setting, PostgreSQL refuses a query instead of hiding rows.
+        The right is yielded at most once. The message names only the first of the tables in which
+        rows are hidden. Workflows need this right, because their sessions set `row_security = off`.
+        With this setting, PostgreSQL refuses a query instead of hiding rows.
 
         Args:
             right: declaration of the right BYPASSRLS.

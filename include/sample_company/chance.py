@@ -1,6 +1,6 @@
 """Stateless random numbers: each number is calculated from the seed, a salt and a row number.
 
-The salt names the purpose of the number. The rows of a table are generated in blocks, but the
+The salt states what the number is used for. The rows of a table are generated in blocks, but the
 division into blocks does not change their values. The code that generates one table can also
 compute the values of another table.
 """
@@ -34,7 +34,7 @@ class Chance:
 
         Args:
             rows: row numbers.
-            salt: name of the purpose of the bits. Another salt gives other bits.
+            salt: what the bits are used for. A different salt gives different bits.
         """
         start = (self.seed * 0x9E3779B97F4A7C15 + crc32(salt.encode()) * 0xD1342543DE82EF95) % 2**64
         x = rows.astype(np.uint64)
@@ -53,7 +53,7 @@ class Chance:
         Args:
             rows: row numbers.
             limit: number of possible results.
-            salt: name of the purpose of the numbers. Another salt gives other numbers.
+            salt: what the numbers are used for. A different salt gives different numbers.
         """
         return pick(self.bits(rows, salt), limit)
 
@@ -62,7 +62,7 @@ class Chance:
 
         Args:
             rows: row numbers.
-            salt: name of the purpose of the numbers. Another salt gives other numbers.
+            salt: what the numbers are used for. A different salt gives different numbers.
         """
         return fraction(self.bits(rows, salt))
 

@@ -65,10 +65,11 @@ class _ComplaintColumns:
         old: whether the generator made the complaint so old that its retention period has ended.
             Such a complaint has no waybill.
         open: whether the generator left the complaint open on purpose. A recent complaint may be
-            open without this.
+            open even if this is false.
         waybill: number of the waybill that the complaint is about; has no meaning for an old
             complaint.
-        created: creation time of the waybill, in seconds since 1970.
+        created: creation time of this waybill, in seconds since 1970; has no meaning for an old
+            complaint.
         opened: opening time of the complaint, in seconds since 1970.
         customer: number of the customer who complained.
     """

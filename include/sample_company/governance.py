@@ -327,12 +327,14 @@ def _shared(world: World, ids: Ints, plan: VariantPlan) -> tuple[Ints, Ints, Mas
 
 
 def _late_returns(world: World) -> Iterator[tuple[Ints, Ints]]:
-    """Yield the shares whose data the partner kept for years after the account was closed.
+    """Yield transfers of records whose data the partner returned years after the account's closing.
 
-    A share is a transfer of a customer record to a partner, and the account is that of the
-    customer. Only accounts that were closed more than three years ago are included. Each element
-    consists of two arrays with an entry for each of up to `CHUNK` shares: the share numbers and the
-    customer numbers.
+    In a transfer (share), a partner receives the record of a customer. The partner returned or
+    deleted the data years after the customer's account was closed. Only accounts that were closed
+    more than three years ago are included.
+
+    Each element has two arrays of at most `CHUNK` entries, with one entry for each transfer. The
+    first array has the numbers of the transfers, the second the numbers of the customers.
     """
     first = world.shares + 1
     for customers in chunks(1, world.customers):

@@ -280,17 +280,17 @@ def _warn_replaced(findings: StepFindings, handed_in: ReturnedAnswers) -> None:
 def _load_returned(
     conn: Connection, part: str
 ) -> tuple[IssuedWorkpapers, ReturnedAnswers, dict[tuple[str, int], ItemAnswers]]:
-    """Load returned workpapers by their name, with the auditors' answers up to their stage.
+    """Load a set of returned workpapers by its name, with the auditors' answers up to its stage.
 
     The rows of these workpapers in the state database stay locked until the end of the transaction.
 
     Args:
         conn: the state database, in a transaction.
-        part: name of the workpapers, such as ``2026Q3-1-0f3a9c``.
+        part: name of the set of workpapers, such as ``2026Q3-1-0f3a9c``.
 
     Returns:
         The workpapers, their returned answers, and the answers of their stage and of all earlier
-        stages: (population, number of the item) -> answers.
+            stages: (population, number of the item) -> answers.
 
     Raises:
         ControlFailed: the workpapers do not exist or were not returned.

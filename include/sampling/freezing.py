@@ -136,11 +136,11 @@ def _quarter(run: RunContext[AuditRules], text: str | None) -> Quarter:
 
 
 def freeze_population(run: RunContext[AuditRules], findings: StepFindings) -> FrozenPopulation:
-    """Write the sampling frame of the population `findings.part`, and plan its sample.
+    """Write the sampling frame of a population, and plan its sample.
 
-    If another run already drew a sample of the population for this quarter, nothing is frozen and
-    that sample remains valid. Otherwise a person could choose between two samples, or change the
-    sampling plan after the draw.
+    The population is the one whose id is in `findings.part`. If another run already drew a sample
+    of the population for this quarter, nothing is frozen and that sample remains valid. Otherwise a
+    person could choose between two samples, or change the sampling plan after the draw.
 
     Raises:
         ControlFailed: ids of items are missing or not unique, another run drew a sample from the

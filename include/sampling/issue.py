@@ -261,7 +261,7 @@ class IssuedWorkpapers:
 
     @property
     def name(self) -> str:
-        """The unique name of the workpapers, such as ``2026Q3-1-0f3a9c``."""
+        """The unique name of the set of workpapers, such as ``2026Q3-1-0f3a9c``."""
         return f"{self.audit}-{self.stage}-{self.draw[:6]}"
 
 

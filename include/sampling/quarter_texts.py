@@ -1,4 +1,4 @@
-"""Texts that name a quarter or a set of workpapers to people.
+"""Names of quarters and of sets of workpapers, as people read them.
 
 Keys, file names and the state database contain the id ``2026Q3``. Texts for people contain "third
 quarter of 2026".
@@ -35,7 +35,7 @@ def workpapers_text(part: str) -> Message:
     """Return a readable name of a set of workpapers, with its quarter, stage and draw.
 
     Args:
-        part: name of the workpapers, such as ``2026Q3-1-0f3a9c``. Any other text is returned
+        part: name of the set of workpapers, such as ``2026Q3-1-0f3a9c``. Any other text is returned
             unchanged.
     """
     match = _WORKPAPERS.fullmatch(part)

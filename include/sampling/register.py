@@ -70,8 +70,8 @@ def has_drawn(conn: Connection, audit: str, run_id: str) -> bool:
 def frame_drawn_by(conn: Connection, audit: str, sha256: str, run: Run) -> EarlierRun | None:
     """Return a run, other than `run`, that drew a sample from a frame with the given digest.
 
-    Return None if no other run drew such a sample for the quarter. Frames with the same digest have
-    the same items, so the other run may have drawn its sample for a population with another id.
+    Return None if no other run drew such a sample for the quarter. The digest covers only the
+    items. Therefore the other run may have drawn its sample under another population id.
 
     Args:
         conn: the state database.

@@ -44,7 +44,7 @@ def stage_file(part: str) -> str:
     """Return the name of the file in an evidence bundle that holds workpapers of stage 2 or later.
 
     Args:
-        part: name of the workpapers, such as ``2026Q3-2-0f3a9c``.
+        part: name of the set of workpapers, such as ``2026Q3-2-0f3a9c``.
     """
     return f"workpapers-{part}.xlsx"
 
@@ -53,7 +53,7 @@ def verdict_file(part: str) -> str:
     """Return the name of the file in an evidence bundle that holds the verdicts on workpapers.
 
     Args:
-        part: name of the workpapers, such as ``2026Q3-1-0f3a9c``.
+        part: name of the set of workpapers, such as ``2026Q3-1-0f3a9c``.
     """
     return f"verdicts-{part}.json"
 
@@ -62,7 +62,7 @@ def answers_file(part: str) -> str:
     """Return the name of the file in an evidence bundle that holds the auditors' answers.
 
     Args:
-        part: name of the answered workpapers, such as ``2026Q3-1-0f3a9c``.
+        part: name of the set of workpapers that was answered, such as ``2026Q3-1-0f3a9c``.
     """
     return f"answers-{part}.json"
 
@@ -108,7 +108,7 @@ class Attribute(Rule):
 
     @property
     def message(self) -> Message:
-        """The question as a translated message for a workpaper."""
+        """The question for workpapers, as a message in all languages of reports."""
         return translated_message(self.question)
 
 
@@ -153,7 +153,7 @@ class Population(Rule):
 
     @property
     def message(self) -> Message:
-        """The title of the population as a translated message for a report."""
+        """The title of the population, as a message in all languages of reports."""
         return translated_message(self.title)
 
     @model_validator(mode="after")
@@ -183,7 +183,7 @@ class Seed(Rule):
 
     @property
     def message(self) -> Message:
-        """The public source of random seeds as a translated message for a report."""
+        """The public source of random seeds, as a message in all languages of reports."""
         return translated_message(self.source)
 
 

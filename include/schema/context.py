@@ -93,7 +93,10 @@ class Context:
         return self.subject.is_person or self.identifies_people or self.is_linked
 
     def values(self, column: str) -> Counts:
-        """Return how many values of a column match each pattern; 0 for all if it was not read."""
+        """Return, for each pattern, how many values of a column match it.
+
+        All counts are 0 if the column was not read.
+        """
         return self.counts.columns.get(column, Counts())
 
 

@@ -1,8 +1,12 @@
 """Guess which columns contain personal data, from names, related tables and counts of values.
 
-Every guess has a reason and a confidence, and a person has to confirm it. The confidence is high if
-the name of the column agrees with the table or the values. It is medium if there is only one
-indication. It is low if the table is about people and nothing else is known about the column.
+Every guess has a reason and a confidence, and a person has to confirm it. The confidence is:
+
+- high if the name of the column and at least one other indication (the table or the values) suggest
+  the same data, or if the column refers to a person;
+- medium if there is only one indication;
+- low if the table is about people and nothing else is known about the column, or if the values
+  contradict the name.
 """
 
 from __future__ import annotations

@@ -160,7 +160,11 @@ class UndeclaredKeys:
 
 
 def mapped_objects(live: LiveSchema, database: MappedDatabase) -> list[MappedObject]:
-    """Return the JSON objects whose keys the data map declares, in the order of the data map."""
+    """Return the JSON columns and nested objects for which the data map declares keys.
+
+    They are in the order of the data map. Columns that `live` does not have, or that have another
+    type there, are left out.
+    """
     objects = []
     for collection in database.collections.values():
         table = live.tables.get((collection.schema_name, collection.table))

@@ -29,7 +29,8 @@ class Reply:
 
     Attributes:
         status: delivery status of the message.
-        code: reply codes of the server, such as ``451 4.7.1``; empty if the server did not reply.
+        code: reply code of the server, followed by the enhanced status code if a mail server sent
+            one, such as ``451 4.7.1``; empty if the server did not reply.
     """
 
     status: DeliveryStatus

@@ -171,10 +171,11 @@ def _seconds(spec: ConnectionSpec, key: str, usual: float) -> float:
 
 
 class _Lost(Exception):
-    """The error for a session that could not be opened or was lost. The session can send no mail.
+    """Raised if a session could not be opened, was lost or was refused, so it can send no mail.
 
     Attributes:
-        code: reply codes of the server; empty if the server did not reply.
+        code: reply code of the server as text, followed by the enhanced status code if the server
+            sent one, such as ``451 4.7.1``; empty if the server did not reply.
     """
 
     def __init__(self, code: str = "") -> None:
@@ -348,9 +349,9 @@ class MailSession:
 
 @contextmanager
 def _losing() -> Iterator[None]:
-    """Convert an SMTP error that the block raises to `_Lost`, with the server's reply codes.
+    """Convert an SMTP error that the block raises to `_Lost`, with the reply code of the server.
 
-    The codes are empty if the server did not reply.
+    The code is empty if the server did not reply.
     """
     try:
         yield
@@ -368,7 +369,7 @@ def _is_of_the_sender(codes: str) -> bool:
     deferred and not as refused.
 
     Args:
-        codes: reply codes of the server, such as ``550 5.7.1``.
+        codes: reply code and enhanced status code of the server, such as ``550 5.7.1``.
     """
     return codes.partition(" ")[2].startswith("5.7.")
 
@@ -404,9 +405,10 @@ def _reply_to(command: Callable[[], tuple[int, bytes]]) -> tuple[int, bytes]:
 
 
 def _code(code: int, words: bytes | str) -> str:
-    """Return the reply codes of a server without the text, such as ``451 4.7.1``.
+    """Return the codes of a server's reply without its text, such as ``451 4.7.1``.
 
-    The text is omitted, because it may contain mail addresses.
+    If the server sent no enhanced status code, return only the reply code. The text is omitted,
+    because it may contain mail addresses.
 
     Args:
         code: three-digit code of the reply.

@@ -50,9 +50,12 @@ def unverified_routes(
 
 
 def faults_of(routes: Iterable[Route]) -> list[str]:
-    """Return one sentence for each unverified route to an object store or KMS.
+    """Return one fault for each route to an object store or KMS without verified TLS.
 
-    Such a route counts as a fault, and a route to a database only as a remark.
+    Routes to databases are left out: `remarks_of` returns a remark for them.
+
+    Args:
+        routes: routes without verified TLS, from `unverified_routes`.
     """
     return [
         f"The connection {route.conn_id} is not verified over TLS ({route.transport}): use https, "
@@ -63,10 +66,12 @@ def faults_of(routes: Iterable[Route]) -> list[str]:
 
 
 def remarks_of(routes: Iterable[Route]) -> list[str]:
-    """Return one sentence for each unverified route to a database.
+    """Return one remark for each route to a database without verified TLS.
 
-    Such a route counts as a remark and not as a fault. It exists only because the connection
-    explicitly sets a weaker ``sslmode``.
+    This is a remark and not a fault, because the connection explicitly sets a weaker ``sslmode``.
+
+    Args:
+        routes: routes without verified TLS, from `unverified_routes`.
     """
     return [
         f"The connection {route.conn_id} is not verified over TLS ({route.transport}): see sslmode "

@@ -128,7 +128,10 @@ def plan_reminders(run: RunContext[TrainingRules], findings: StepFindings) -> Tr
             reminders timed out.
     """
     findings.subject_titles |= checks.SUBJECT_TITLES | {
-        run.rules.owner: translated_message(run.roles[run.rules.owner].title)
+        run.rules.owner: _(
+            "Training (responsible: {owner})",
+            owner=translated_message(run.roles[run.rules.owner].title),
+        )
     }
     with run.state.connect() as conn:
         waivers_granted = waivers.list_waivers(conn, run.today)

@@ -89,8 +89,8 @@ def _summary(plan: TrainingPlan | None) -> Message:
     if untrained := _untrained_count(plan):
         return _(
             "{covered} of {people} people ({share:percent}) have no overdue course; "
-            "{untrained} people can access customer records although they have no valid "
-            "training.",
+            "{untrained} people have access to customer records although they have no valid "
+            "training or are not employed.",
             untrained=untrained,
             **values,
         )
@@ -117,10 +117,17 @@ def _facts(
             note=_("at least {target:percent}", target=target) if target is not None else None,
         ),
         Fact(
-            label=_("People with access but without valid training"),
+            label=_("People who should not have access"),
             value=untrained,
             unit="people",
             status=must_be_zero(untrained),
+            note=_(
+                "{untrained} without valid training, {not_employed} not employed",
+                untrained=measured.untrained_all,
+                not_employed=measured.not_employed,
+            )
+            if measured
+            else None,
         ),
         Fact(label=_("Courses overdue"), value=plan.overdue_all if plan else None),
         Fact(

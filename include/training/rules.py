@@ -146,7 +146,7 @@ _MAX_DAYS_OVERDUE = 10 * 366  # days; after a longer delay, the last reminder st
 
 @dataclass(frozen=True)
 class DueThresholds:
-    """The reminder stages on one day, each with the latest due date that has reached it.
+    """The reminder stages on one day, each with the latest due date for which it is reached.
 
     Attributes:
         stages: reminder stages as numbers of days after the due date, negative before the due date.
@@ -172,14 +172,18 @@ class DueThresholds:
 
 
 def thresholds_on(ladder: Ladder, workdays: Workdays, today: date) -> DueThresholds:
-    """Return the reminder stages on a day, with the due dates that have reached each stage.
+    """Return, for each reminder stage, which due dates count as having reached it on a given day.
 
-    If the day is a day off, the result is that of the last workday before it.
+    For example, stage ``-7`` is the reminder 7 days before the due date. On Friday 2026-07-10,
+    courses that are due on 2026-07-19 or earlier have reached it. For the due dates 18 and 19 July,
+    this reminder would fall on the weekend, so it is reached on Friday.
+
+    If the given day is a day off, the result is that of the last workday before it.
 
     Args:
         ladder: reminder stages of training.yaml.
         workdays: workdays of calendar.yaml.
-        today: the day.
+        today: the given day.
     """
     day = workdays.on_or_before(today)
     # A stage before the due date is reached if no workday is left between today and its day

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
 from fastapi import APIRouter, Request
@@ -118,12 +119,45 @@ def show_bundle(request: Request, visitor: Reader, number: Number) -> Response:
         files=files,
         decisions=_DECISIONS,
         subject_of=_subject_of,
+        content_of=content_of,
         clause_name=services.pack.clause_message,
         control_states=CONTROL_STATES,
         languages=LANGUAGES,
         reports=sorted(reports, key=lambda report: report[0] != language_tag(locale_of(request))),
         added=sorted(sizes.keys() - {file.name for file in files}) if signed else [],
     )
+
+
+_CONTENTS = (  # pattern of the file name -> content of the file
+    ("result.json", _("result for programs")),
+    ("report.en.*", _("report in English")),
+    ("report.zh-CN.*", _("report in Chinese")),
+    ("SHA256SUMS", _("list of the files with their SHA-256")),
+    ("SHA256SUMS.sig", _("signature of the list of files")),
+    ("signer.pem", _("public key of the signature")),
+    ("manifest.*.json", _("manifest of the backup")),
+    ("plan-*.json", _("disposition plan")),
+    ("datadocs.*.html", _("results of the quality check in detail")),
+    ("overdue.csv", _("overdue courses")),
+    ("commitment.json", _("commitment of the audit sample")),
+    ("seed.json", _("random seed")),
+    ("frames/*", _("sampling frame")),
+    ("samples/*", _("audit sample")),
+    ("workpapers*.xlsx", _("audit workpapers")),
+    ("timeline.jsonl", _("timeline of the incident")),
+    ("*.docx", _("document (Word)")),
+    ("*.pdf", _("document (PDF)")),
+    ("*.html", _("document (web page)")),
+)
+
+
+def content_of(name: str) -> Message:
+    """Return the content of a file of an evidence bundle in words, such as "random seed".
+
+    Args:
+        name: path of the file relative to the bundle.
+    """
+    return next((title for pattern, title in _CONTENTS if fnmatchcase(name, pattern)), _("data"))
 
 
 def _subject_of(approval: Approval) -> Message:

@@ -152,7 +152,7 @@ class PageServices:
 
     @property
     def pack(self) -> PolicyPack:
-        """The policy pack as it was read at most a minute ago."""
+        """The policy pack, from a cache that is at most one minute old."""
         return self.core.pack
 
     @property

@@ -16,6 +16,7 @@ from fastapi.responses import Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from include.approvals.required_action import split_languages
 from include.messages import Message
 from include.orchestration.access.permissions import Page
 from plugins.compliance_ui.access import Visitor, visitor_of
@@ -45,7 +46,7 @@ class RequiredAction:
         path: path of Airflow's answer form, relative to Airflow's base URL.
     """
 
-    subject: str
+    subject: Message
     workflow: Message
     asked_at: datetime
     deadline: datetime | None
@@ -110,7 +111,7 @@ def _action(visitor: Visitor, detail: HITLDetail, task: TaskInstance) -> Require
     if task.map_index >= 0:
         path += f"/mapped/{task.map_index}"
     return RequiredAction(
-        detail.subject,
+        split_languages(detail.subject),
         title_of(task.dag_id),
         detail.created_at,
         task.trigger_timeout,

@@ -56,7 +56,7 @@ BETWEEN = st.sampled_from(
         ("ﬁrst：全角，标点（保留）", "ﬁrst：全角，标点（保留）"),
     ],
 )
-def test_redact_reason_replaces_phone_and_id_numbers_and_mail_addresses_and_keeps_other_words(
+def test_redact_reason_replaces_only_phone_numbers_id_numbers_and_mail_addresses(
     typed: str, redacted: str | None
 ) -> None:
     assert redact_reason(typed) == (typed if redacted is None else redacted)

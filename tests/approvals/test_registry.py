@@ -88,7 +88,7 @@ def test_decide_stores_invalid_answer_to_approval_request_as_refusal(
 
 
 @pytest.mark.parametrize("decision", [APPROVE, REJECT])
-def test_decide_refuses_answer_that_belongs_to_other_content_than_that_of_the_request(
+def test_decide_refuses_answer_to_content_that_differs_from_content_of_the_request(
     state: Engine, decision: str
 ) -> None:
     """The cause of the refusal is `OTHER_CONTENT`.
@@ -141,7 +141,7 @@ def test_create_request_returns_existing_request_if_content_and_run_are_the_same
         )
 
 
-def test_decision_contains_reason_with_redacted_phone_and_id_numbers_and_mail_address(
+def test_phone_number_id_number_and_mail_address_are_redacted_in_reason_of_decision(
     state: Engine,
 ) -> None:
     reason_text = (

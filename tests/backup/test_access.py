@@ -173,7 +173,7 @@ def test_closing_target_raises_no_error_if_default_privileges_do_not_affect_rest
     TargetAccess(target, owners=False, is_new=False).close(b"", [])
 
 
-def test_closing_target_reports_that_other_roles_may_still_connect_if_role_does_not_own_it(
+def test_closing_target_reports_that_other_roles_may_still_connect_if_login_does_not_own_target(
     target: DatabaseAddress, roles: None
 ) -> None:
     run(target, "ALTER ROLE clerk_of_owners LOGIN PASSWORD 'x'")

@@ -150,7 +150,7 @@ def remove(store: S3Store, key: str) -> None:
 
 @pytest.mark.parametrize("copied", ["s3"], indirect=True)
 @pytest.mark.parametrize("how", [hide, remove])
-def test_overwritten_or_deleted_copied_dump_is_read_from_the_older_version_with_its_digest(
+def test_overwritten_or_deleted_copied_dump_is_read_from_older_version_with_digest_in_manifest(
     locked: Locked, copied: S3Store, operations: Holder, how: Callable[[S3Store, str], None]
 ) -> None:
     """A newer version or a delete marker hides the version that has the digest."""
@@ -182,7 +182,7 @@ def test_restore_point_with_overwritten_dump_in_its_original_store_is_not_marked
     assert locked.key(MANIFEST_NAME) not in {each.key for each in point.hidden}
 
 
-def test_retried_backup_makes_new_restore_point_if_store_has_only_a_copied_one(
+def test_retried_backup_makes_new_restore_point_if_store_has_only_a_copied_restore_point(
     moto: MotoServer,
     locked: Locked,
     tiny: DatabaseAddress,

@@ -31,7 +31,7 @@ def points(*days: int) -> list[RestorePoint]:
     ]
 
 
-def test_pick_returns_latest_restore_point_or_one_without_a_drill_as_requested():
+def test_pick_returns_the_latest_or_an_undrilled_restore_point_as_requested():
     """If all restore points were drilled, `pick` returns the latest.
 
     Without restore points, it raises.

@@ -29,7 +29,7 @@ from tests.support.holders import NOW
 from tests.support.s3 import MotoServer, client_for, new_bucket
 
 
-def test_backup_is_published_and_locked_and_removes_leftovers_of_a_killed_run(
+def test_run_publishes_and_locks_backup_and_removes_leftovers_of_a_killed_run(
     any_store: ObjectStore,
     tiny: DatabaseAddress,
     recipients: list[Recipient],

@@ -144,7 +144,7 @@ def test_preflight_has_a_separate_finding_text_for_each_fault_of_the_store(
         ("shanghai", None, "The site of the database"),
     ],
 )
-def test_finding_about_undeclared_site_says_whether_it_is_that_of_store_or_database(
+def test_finding_about_undeclared_site_says_whether_site_of_store_or_of_database_is_missing(
     moto: MotoServer,
     recipients: list[Recipient],
     of_store: str | None,

@@ -229,7 +229,7 @@ def fail(*_given: object) -> None:
 
 
 @pytest.mark.parametrize("into_existing", [True, False])
-def test_restore_prints_whether_other_roles_may_connect_if_copy_is_not_opened(
+def test_restore_without_replay_of_erasures_prints_whether_other_roles_may_connect_to_copy(
     restored: Restoring,
     target: DatabaseAddress,
     monkeypatch: pytest.MonkeyPatch,

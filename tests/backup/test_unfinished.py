@@ -202,7 +202,7 @@ def test_clear_unfinished_keeps_ledger_entry_of_unfinished_backup_in_another_sto
     assert clear_unfinished(other, state, "courier", [], NOW).folders == ("courier/half/",)
 
 
-def test_folder_of_killed_run_is_deleted_after_store_changed_its_address(
+def test_folder_of_killed_run_is_deleted_even_if_address_of_the_store_has_changed(
     any_store: ObjectStore, state: Engine, clear: Clear, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """The host name of the service or the path of the disk has changed."""

@@ -127,7 +127,7 @@ def test_restore_point_whose_objects_are_all_behind_delete_markers_is_listed(
     Taken(locked.store, point.manifest).source(operations.opening).check()
 
 
-def test_source_of_unchanged_restore_point_reads_the_dump_version_that_the_manifest_records(
+def test_source_of_unchanged_restore_point_reads_object_version_of_dump_in_the_manifest(
     locked: Locked, operations: Holder
 ) -> None:
     point = load(locked.store, "courier", locked.manifest.id, locked.trusted)
@@ -193,7 +193,7 @@ def test_dump_check_raises_content_refused_error_if_recorded_version_is_missing_
         Taken(store, manifest).source(operations.opening).check()
 
 
-def test_publish_locks_the_dump_version_that_the_manifest_records(
+def test_publish_locks_the_object_version_of_the_dump_that_the_manifest_contains(
     moto: MotoServer, taken: Taken, signer: Signer
 ) -> None:
     """Someone overwrites the dump before it is locked."""

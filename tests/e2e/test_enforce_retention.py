@@ -163,7 +163,7 @@ def restored(cli: Cli, retained: Retained, second: dict[str, Any]) -> dict[str, 
     )
 
 
-def test_restored_copy_of_an_old_backup_has_no_erased_record_and_its_masked_records_are_masked(
+def test_restored_copy_of_an_old_backup_has_no_erased_records_and_no_names_of_masked_records(
     cli: Cli, retained: Retained, restored: dict[str, Any]
 ) -> None:
     """Erased records are absent from the restored copy, and masked ones are masked."""

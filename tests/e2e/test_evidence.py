@@ -79,7 +79,7 @@ def test_verify_fails_and_reports_the_bundle_of_a_changed_ledger_row(cli: Cli, b
     assert (output["verified"], output["first_bad"]) == (False, key(cli, bundle))
 
 
-def test_printed_openssl_commands_succeed_for_an_unchanged_bundle_and_fail_for_a_changed_one(
+def test_printed_openssl_commands_succeed_for_unchanged_bundle_and_fail_for_changed_bundle(
     cli: Cli, bundle: Path
 ):
     """The printed commands run in a plain shell and detect a changed byte."""

@@ -97,7 +97,7 @@ def named_record(
     return NamedRecord(1, record_class or name, collection, namer.name(key), "by")
 
 
-def test_record_reader_returns_keys_of_records_stored_as_text_or_as_hmac_digest(
+def test_record_reader_returns_primary_keys_of_records_named_by_plain_text_or_by_digest(
     reader: RecordReader,
 ) -> None:
     """A digest that matches no record is left out."""

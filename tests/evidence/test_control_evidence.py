@@ -203,7 +203,7 @@ def finding(clause: str, severity: Outcome) -> Finding:
     )  # fmt: skip
 
 
-def test_finding_is_shown_under_its_own_clause() -> None:
+def test_finding_is_shown_under_clause_of_finding_and_not_of_workflow() -> None:
     """A workflow of clause 4.1 may report records without a reviewer under clause 5.2."""
     failed, noted = finding("5.2", Outcome.FAIL), finding("4.1", Outcome.ATTENTION)
     first, second = by_clause([standing("5.2", 1), standing("4.1", 2, failed, noted)])

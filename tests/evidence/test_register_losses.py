@@ -140,7 +140,7 @@ def test_accepting_a_loss_of_register_rows_fails_while_a_transaction_writes_to_t
     assert company.lost() == {"legal_hold"}
 
 
-def test_newest_figures_include_an_older_figure_of_a_register_if_the_newest_bundle_lacks_it(
+def test_figures_of_a_register_are_from_an_older_bundle_if_the_newest_bundle_lacks_them(
     company: Company,
 ) -> None:
     company.seal()
@@ -164,7 +164,7 @@ def test_lost_rows_are_reported_once_per_register(company: Company) -> None:
     assert (state.lost["legal_hold"].rows, len(state.also_lost["legal_hold"])) == (2, 1)
 
 
-def test_lost_register_row_is_detected_if_its_bundle_is_among_many_forged_folders(
+def test_lost_register_row_is_detected_if_last_genuine_bundle_is_among_many_forged_folders(
     company: Company,
 ) -> None:
     """The forged folders are newer, and outnumber the genuine bundles that are read."""

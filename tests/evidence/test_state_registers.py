@@ -254,7 +254,7 @@ def test_register_figures_are_read_from_bundle_if_its_signature_is_only_in_state
     assert state.lost == {}
 
 
-def test_take_figures_returns_figures_of_last_seal_for_register_with_open_write_transaction(
+def test_take_figures_returns_figures_of_last_seal_while_a_transaction_writes_to_the_register(
     company: Company,
 ) -> None:
     """Rows of an open transaction may have lower ids than rows that were committed after them."""

@@ -173,7 +173,7 @@ def test_require_complete_passes_if_no_bundle_was_ever_sealed(evidence: Evidence
 
 
 @pytest.mark.parametrize("deleted", [(3,), (1,), (2, 3), (2, 4)])
-def test_seal_reports_and_restores_ledger_rows_that_were_deleted_before_the_last_row(
+def test_seal_reports_and_restores_deleted_ledger_rows_older_than_the_last_remaining_row(
     company: Company, deleted: tuple[int, ...]
 ) -> None:
     for _ in range(4):

@@ -126,7 +126,7 @@ def test_copy_of_signed_bundle_counts_towards_limit_on_folders_that_search_reads
 
 
 @pytest.mark.parametrize("copied", [False, True])
-def test_seal_reads_limited_number_of_forged_files_even_if_store_has_copy_of_signed_bundle(
+def test_seal_reads_limited_number_of_forged_files_with_and_without_copy_of_signed_bundle(
     chain: Evidence, copied: bool
 ) -> None:
     *_, head = ledger.rows(chain.conn)

@@ -27,7 +27,7 @@ def time_limit(case: Case, ends: str) -> TimeLimit:
     )
 
 
-def test_report_to_authority_is_due_again_after_its_entry_was_corrected_as_a_mistake(
+def test_report_to_authority_is_due_again_after_timeline_entry_was_declared_a_mistake(
     company: Company,
 ) -> None:
     case = company.open(1).until("grade", grade={"grade": "larger", "reason": "the press knows"})
@@ -59,7 +59,7 @@ def test_report_to_authority_is_due_again_after_its_entry_was_corrected_as_a_mis
     assert timeline.verify_timeline(case.number, case.record.entries) is None
 
 
-def test_report_to_authority_is_due_again_after_correction_of_entry_that_it_is_not_needed(
+def test_report_to_authority_is_due_again_after_answer_not_needed_was_declared_a_mistake(
     company: Company,
 ) -> None:
     case = company.open(1).until("grade", grade={"grade": "larger", "reason": "the press knows"})

@@ -90,7 +90,7 @@ def test_proposed_grade_is_uncertain_and_marked_as_minimum_if_a_database_was_not
     ("minors", "unknown", "certain"),
     [(None, 20_000, False), (0, 9_999, True), (5_000, 4_999, True), (5_000, 5_000, False)],
 )
-def test_proposed_grade_is_uncertain_if_unknown_number_of_minors_may_make_it_more_severe(
+def test_proposed_grade_is_uncertain_if_unknown_number_of_minors_may_make_grade_more_severe(
     minors: int | None, unknown: int, *, certain: bool
 ) -> None:
     counts = scope(counted(20_000, 0, minors, unknown))
@@ -106,7 +106,7 @@ def test_proposed_grade_is_uncertain_if_unknown_ages_may_add_enough_sensitive_pe
     assert propose_grade(proposal, RULES).certain is certain
 
 
-def test_proposed_grade_is_certain_if_unknown_ages_cannot_make_it_more_severe() -> None:
+def test_proposed_grade_is_certain_if_unknown_ages_cannot_make_grade_more_severe() -> None:
     assert propose_grade(scope(counted(1_000_000, 0, None, 1_000_000)), RULES).certain
 
 

@@ -164,14 +164,16 @@ def test_containment_time_before_opening_of_incident_is_accepted_if_it_is_after_
     assert entry.recorded_at == company.clock.now()
 
 
-def test_entered_time_without_offset_is_in_timezone_of_pack(company: Company) -> None:
+def test_entered_time_without_offset_is_interpreted_in_timezone_of_policy_pack(
+    company: Company,
+) -> None:
     case = before(company, "contain")
     company.clock.on(minutes=30)
     case.answer("contain", contained_at="2026-11-26T03:20")
     assert case.entries(Kind.CONTAINED)[0].happened_at == NIGHT + timedelta(minutes=5)
 
 
-def test_answer_has_current_time_if_its_own_time_is_in_future(company: Company) -> None:
+def test_answer_with_time_in_the_future_is_recorded_with_current_time(company: Company) -> None:
     case = before(company, "grade")
     company.clock.on(seconds=5)
     answer = usual_answer(case, "grade")

@@ -207,7 +207,7 @@ def ended(company: Company, end: State) -> Case:
         (State.DUPLICATE, {Action.NOTE}),
     ],
 )
-def test_closed_incident_accepts_only_notes_and_team_changes_and_cancelled_one_only_notes(
+def test_closed_incident_accepts_notes_and_team_changes_but_cancelled_incident_only_notes(
     company: Company, end: State, allowed: set[Action]
 ) -> None:
     case = ended(company, end)

@@ -129,7 +129,7 @@ def test_notification_is_withdrawn_if_its_workflow_does_not_confirm_that_it_is_s
     assert post.deliver().sent == 1
 
 
-def test_notifications_stay_pending_if_their_workflow_raises_an_error_when_asked_to_confirm_them(
+def test_notifications_stay_pending_if_workflow_cannot_determine_whether_they_are_still_due(
     post: Post, server: Smtp
 ) -> None:
 

@@ -252,7 +252,7 @@ def test_delivery_stops_after_at_most_six_messages_if_server_confirms_no_receipt
     assert post.rows("SELECT max(copies) FROM notification_message") == [(2,)]
 
 
-def test_message_is_still_repeated_after_several_retries_were_refused_before_its_content(
+def test_message_that_may_have_arrived_is_repeated_even_after_server_refused_several_retries(
     post: Post, server: Smtp
 ) -> None:
     server.rule = lambda phase, _: DROP if phase == "DATA" else None

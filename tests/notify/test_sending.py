@@ -101,7 +101,7 @@ def test_finding_about_login_refused_by_mail_server_contains_the_reply_code(
     assert messages == "The mail server could not be used (535 5.7.8)."
 
 
-def test_messages_that_may_have_arrived_and_failing_workflows_are_reported(
+def test_step_record_has_findings_about_failing_workflows_and_messages_that_may_have_arrived(
     post: Post, server: Smtp, robots: RobotServer
 ) -> None:
 

@@ -190,7 +190,7 @@ def test_seal_deletes_step_records_of_the_previous_run(run: Run) -> None:
     assert records_left(run) == {}
 
 
-def test_seal_keeps_step_records_of_the_previous_run_if_its_evidence_bundle_is_invalid(
+def test_seal_keeps_step_records_of_a_previous_run_whose_evidence_bundle_is_invalid(
     run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A log line names the invalid bundle."""

@@ -162,7 +162,7 @@ def test_finding_about_partner_contains_partner_name_and_command_for_the_questio
     first, second = (
         finding for finding in company.check().findings if finding.code == "partners.review_missing"
     )
-    assert english.finding(first).startswith("Süd & Söhne (11): The date of the last")
+    assert english.finding(first).startswith("Süd & Söhne (partner 11): The date of the last")
     assert first.for_engineers is not None
     assert english.text(first.for_engineers).startswith(
         "`./parcelseal partners questionnaire 11 --out FILE --by ID`"

@@ -52,14 +52,14 @@ def test_each_recipient_gets_all_reminders_of_a_run_in_one_mail(
         text = owner.text(kind)
         for expected in ("2026-06-20", "2026-05-30", "security review is due by", "保密协议将于"):
             assert expected in text, kind
-    assert "Süd Bcc: all@evil.example 配送 (1)" in owner.text("plain")
+    assert "Süd Bcc: all@evil.example 配送（合作方编号 1）" in owner.text("plain")
     partner = mails["privacy@1.example"].text("plain")
     assert "Please renew it with us" in partner
     assert "请与我司续签" in partner
     assert "Company 2" not in partner
 
 
-def test_reminder_is_not_delivered_if_the_agreement_was_renewed_after_it_was_queued(
+def test_reminder_is_not_delivered_if_the_agreement_was_renewed_after_reminder_was_queued(
     company: PartnersCompany, server: Smtp
 ) -> None:
     """The agreement was renewed after the reminder was queued and before mail could be sent."""

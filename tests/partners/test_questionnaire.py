@@ -113,7 +113,7 @@ def test_read_answers_returns_values_of_filled_in_workbook() -> None:
     assert read_binding(answered_workbook(ISSUED), "back.xlsx") == ("12", "7")
 
 
-def test_same_questionnaire_gives_identical_workbook_and_changed_one_has_another_digest() -> None:
+def test_same_questionnaire_gives_identical_workbook_and_a_change_gives_another_digest() -> None:
     assert write_workbook(ISSUED) == write_workbook(questionnaire_issued())
     changes: list[dict[str, Any]] = [
         {"pass_mark": "81%"}, {"review": 8}, {"partner": "13"}, {"asked": ISSUED.asked[:-1]},

@@ -45,7 +45,7 @@ def test_reminder_is_sent_to_owner_and_partner(company: PartnersCompany) -> None
     reminders_found = notifications(company)
     assert notification_lines(reminders_found) == [
         ("role:compliance",
-         "Company 1 (1): The confidentiality agreement ends on 2026-06-20."),
+         "Company 1 (partner 1): The confidentiality agreement ends on 2026-06-20."),
         ("partner:1",
          "The confidentiality agreement ends on 2026-06-20. Please renew it with us."),
     ]  # fmt: skip
@@ -63,7 +63,7 @@ def test_reminder_of_lapsed_obligation_says_that_sharing_must_stop(
     lines_found = notification_lines(notifications(company))
     assert lines_found[0] == (
         "role:compliance",
-        "Company 1 (1): The data-processing agreement ended on 2026-05-30. Do not share "
+        "Company 1 (partner 1): The data-processing agreement ended on 2026-05-30. Do not share "
         "customer information with the partner until this is resolved.",
     )
     assert lines_found[1][1].endswith(

@@ -118,6 +118,6 @@ def test_weekly_runs_send_each_reminder_at_most_a_week_before_its_planned_day(
         assert day > last + timedelta(days=offset - 7)
 
 
-def test_reminder_offset_without_last_day_changes_every_week() -> None:
+def test_obligation_without_last_day_gets_a_new_reminder_every_week() -> None:
     days = [date(2026, 6, 1) + timedelta(days=7 * n) for n in range(5)]
     assert len({reminder_offset(None, day, day + DAY, LADDER, EVERY) for day in days}) == 5

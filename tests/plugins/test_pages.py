@@ -239,7 +239,7 @@ def test_overview_shows_outcomes_of_controls_and_number_of_findings(
     assert "Open findings of audits and incidents: 2; overdue: 1." in page
 
 
-def test_pages_show_time_left_until_deadlines_and_numbers_of_holds_and_findings_that_are_due(
+def test_pages_show_time_left_for_incidents_and_numbers_of_due_legal_holds_and_overdue_findings(
     pages_server: PagesServer,
 ) -> None:
     clocks = ParsedPage(pages_server.get(OFFICER, "/clocks").text).text

@@ -73,7 +73,7 @@ def test_page_shows_a_warning_if_the_ledger_row_of_a_failed_restore_drill_was_ch
             state.execute(change, ["check_quality", failed.seq])
             page = ParsedPage(pages_server.get(OFFICER, "/restore-points").text).text
             assert "1 rows of the evidence ledger were changed after they were signed" in page
-            assert "Yes, by the drill that ended" in page
+            assert "Yes, it was tested by the restore drill that ended at" in page
         finally:
             state.execute(change, [failed.dag_id, failed.seq])
             state.execute("ALTER TABLE evidence_ledger ENABLE TRIGGER USER")
@@ -175,7 +175,7 @@ def rendered(
         (
             Proof(State.PASSED, PASSED, None, {"p1": PASSED}),
             "Passed",
-            "Yes, by the drill that ended",
+            "Yes, it was tested by the restore drill that ended at",
             "是",
         ),
         (Proof(State.LATE, PASSED, None, {"p1": PASSED}), "Needs attention", "No longer", "已失效"),

@@ -27,16 +27,25 @@ def test_cite_law_in_chinese_writes_article_in_chinese_numerals(article: str, ch
 @pytest.mark.parametrize(
     ("name", "article", "chinese"),
     [
-        ("GB/T 35273《信息安全技术 个人信息安全规范》", "8.7 a)", "第8.7条a）项"),
-        ("GB/T 27917《快递服务》", "part 3", "第3部分"),
-        ("GB/T 27917.3", "4.2", "第4.2条"),
+        (
+            "GB/T 35273《信息安全技术 个人信息安全规范》",
+            "8.7 a)",
+            "GB/T 35273—2023《信息安全技术 个人信息安全规范》8.7 a)",
+        ),
+        ("GB/T 27917《快递服务》", "part 3", "GB/T 27917.3—2023《快递服务 第3部分》"),
+        ("GB/T 27917.3", "4.2", "GB/T 27917.3—2023第4.2条"),
     ],
 )
 def test_cite_standard_in_chinese_joins_number_and_year_with_dash(
     name: str, article: str, chinese: str
 ) -> None:
-    number, bracket, title = name.partition("《")
-    assert cite(name, "2023", article, "zh-CN") == f"{number}—2023{bracket}{title}{chinese}"
+    assert cite(name, "2023", article, "zh-CN") == chinese
+
+
+def test_cite_amended_law_in_chinese_joins_amendment_and_day_in_force() -> None:
+    assert cite("《网络安全法》（2025年修正）", "2026-01-01", "23(3)", "zh-CN") == (
+        "《网络安全法》（2025年修正，2026年1月1日起施行）第二十三条第（三）项"
+    )
 
 
 @pytest.mark.parametrize(

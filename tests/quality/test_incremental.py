@@ -175,7 +175,7 @@ def test_every_check_examines_records_with_null_in_the_change_column(company: Co
     assert (figures["whole"], figures["looked_at"]) == (False, 3)
     assert company.open() == {"named": {'["3"]'}}
     company.do("UPDATE person SET updated_at = NULL WHERE id <= 9")
-    assert reason(company).startswith("more than {limit} records changed, or have no value in")
+    assert reason(company).startswith("more than {limit} records are new or changed, or")
     untraced(company, "UPDATE person SET updated_at = NULL")
     assert reason(company).startswith("the column {column} has no values")
 

@@ -110,7 +110,7 @@ def test_expectation_consent_withdrawn_passes_if_consent_was_given_again_after_w
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(CONSENTS, max_size=12))
-def test_expectation_consent_withdrawn_finds_same_customers_as_a_simple_model_for_random_consents(
+def test_expectation_consent_withdrawn_agrees_with_a_simple_model_for_random_consents(
     courier: psycopg.Connection, histories: list[list[tuple[str, int, int | None]]]
 ) -> None:
     expected = set()

@@ -302,7 +302,7 @@ def test_records_with_value_outside_of_allowed_set_are_listed_in_quarantine(
 
 
 @pytest.mark.parametrize("key", ["", "007", "NULL", "null", 'a"b', "{1,2}", "é ,"])
-def test_quarantine_entries_are_opened_and_resolved_for_primary_keys_with_any_text(
+def test_quarantine_entries_are_opened_and_resolved_for_primary_keys_with_unusual_text(
     database: str, state: str, tmp_path: Path, key: str
 ) -> None:
     """Incremental checks must find and resolve records with such keys."""

@@ -105,7 +105,7 @@ def _template(*texts: str) -> Catalog:
         ({"{n} rows": "{n} 行", "gone": "旧"}, False, "obsolete"),
     ],
 )
-def test_problems_returns_reason_for_each_kind_of_faulty_translation(
+def test_catalog_problems_contain_reason_for_each_kind_of_faulty_translation(
     tmp_path: Path, entries: dict[str, str], fuzzy: bool, reason: str | None
 ):
     """A faulty entry is reported with its reason, and a correct entry is not reported."""
@@ -116,7 +116,7 @@ def test_problems_returns_reason_for_each_kind_of_faulty_translation(
     )
 
 
-def test_problems_returns_translation_with_an_unknown_number_format(tmp_path: Path):
+def test_catalog_problems_include_translation_with_unknown_number_format(tmp_path: Path):
     """The translator would show ``{n:bits}`` as a plain number."""
     path = _catalogue(tmp_path, {"{n:bits}": "{n:bits}"})
     (problem,) = problems("zh_CN", _template("{n:bits}"), path)

@@ -190,7 +190,7 @@ def test_run_deletes_expired_invoice_lines_invoices_and_customers_only(run: dict
     assert run["after"]["employee"] == run["before"]["employee"]
 
 
-def test_verification_of_run_passes_without_unexplained_record_or_missing_referenced_record(
+def test_verification_of_run_finds_no_record_without_reason_and_no_missing_referenced_record(
     run: dict[str, Any],
 ) -> None:
     assert run["verified"].outcome is Outcome.PASS

@@ -31,7 +31,7 @@ def test_plan_reports_legal_hold_past_its_review_date(runner: RetentionRunner) -
     assert severity is Outcome.ATTENTION
 
 
-def test_plan_reports_legal_hold_if_no_key_of_a_record_class_can_have_its_value(
+def test_plan_reports_legal_hold_whose_value_no_key_of_a_record_class_can_have(
     runner: RetentionRunner,
 ) -> None:
     """The policy pack changed after the hold was placed, or the hold names another database."""
@@ -74,7 +74,7 @@ def test_plan_reports_record_class_without_expired_records_if_each_earlier_run_d
     )
 
 
-def test_execution_erases_nothing_and_reports_finding_outside_of_daily_time_window(
+def test_execution_outside_daily_time_window_erases_nothing_and_reports_a_finding(
     runner: RetentionRunner,
 ) -> None:
     now = runner.clock.now()

@@ -164,7 +164,7 @@ def test_next_run_completes_erasure_request_that_killed_run_began(
     assert state(counted) == "closed"
 
 
-def test_erasure_request_stays_open_if_killed_run_did_not_erase_all_its_records(
+def test_erasure_request_stays_open_if_a_killed_run_erased_only_some_of_the_requested_records(
     pagila: RetentionRunner,
 ) -> None:
     """The verification after a killed execution finds the address by its stored key."""
@@ -207,7 +207,7 @@ def test_erasure_request_is_restricted_while_a_store_refers_to_the_address_of_th
     assert numbers(pagila, "address") == {2, 3}
 
 
-def test_legal_hold_on_data_subject_keeps_address_if_its_customer_is_already_deleted(
+def test_legal_hold_on_data_subject_keeps_address_of_a_customer_who_is_already_deleted(
     pagila: RetentionRunner,
 ) -> None:
     """The address still belongs to the data subject, although the customer is deleted."""
@@ -248,7 +248,7 @@ def test_next_run_erases_old_and_new_address_if_customer_moves_after_plan(
     assert numbers(pagila, "address") == {2, 3}
 
 
-def test_record_of_erasure_request_is_kept_if_it_belongs_to_another_data_subject_after_plan(
+def test_requested_record_is_kept_if_the_record_belongs_to_another_data_subject_after_plan(
     fides: RetentionRunner,
 ) -> None:
     fides.request("1")
@@ -291,7 +291,7 @@ def state_of_last(record: StepRecord) -> str:
     return str(max(record.data["requests"], key=lambda request: request["request"])["state"])
 
 
-def test_erasure_request_erases_address_even_if_condition_of_its_class_needs_the_deleted_customer(
+def test_erasure_request_erases_address_even_if_condition_of_address_class_needs_deleted_customer(
     pagila: RetentionRunner,
 ) -> None:
     where = "EXISTS (SELECT FROM customer c WHERE c.address_id = t.address_id)"
@@ -406,7 +406,7 @@ def test_preview_of_plan_stores_no_record_keys_of_erasure_request(pagila: Retent
     assert kept_keys(pagila) == []
 
 
-def test_plan_deletes_visits_before_their_customer_and_referring_records_before_referenced_ones(
+def test_plan_deletes_visits_before_customers_and_referring_records_before_referenced_records(
     pagila: RetentionRunner, fides: RetentionRunner
 ) -> None:
     orders = [

@@ -125,7 +125,7 @@ def test_batch_is_retried_after_deadlock_with_application(runner: RetentionRunne
     assert runner.sql("SELECT scan FROM tag") == [(None,)]
 
 
-def test_record_is_reported_once_and_others_are_deleted_if_trigger_refuses_its_deletion(
+def test_record_that_trigger_refuses_to_delete_is_reported_once_and_other_records_are_deleted(
     postgres: EmbeddedPostgres,
 ) -> None:
     with new_runner(postgres) as runner:

@@ -118,7 +118,7 @@ def test_execution_fails_if_database_is_lost_and_retry_completes_it(
     assert_all_erased_once(runner, before)
 
 
-def test_deletion_batch_is_rolled_back_if_execution_lost_its_lock_and_legal_hold_is_placed(
+def test_deletion_batch_is_rolled_back_if_legal_hold_is_placed_after_execution_lost_the_lock(
     runner: RetentionRunner,
 ) -> None:
     runner = runner.but(rules_of_disposition=disposition(batch={"rows": 1}))

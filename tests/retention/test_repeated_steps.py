@@ -205,7 +205,7 @@ def test_execution_erases_nothing_if_approval_request_was_removed_from_step_reco
     assert (executed.data["done"], executed.data["not_approved"]) == ({}, ["note"])
 
 
-def test_record_class_is_not_approved_if_its_plan_and_erasures_of_another_run_exceed_the_limit(
+def test_record_class_is_not_approved_if_planned_and_recent_erasures_together_exceed_the_limit(
     runner: RetentionRunner,
 ) -> None:
     limited = runner.but(rules_of_disposition=disposition(limit={"records": 3}))

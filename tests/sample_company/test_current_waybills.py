@@ -19,7 +19,9 @@ def test_no_waybill_is_added_if_the_newest_waybill_is_recent(database: str) -> N
         assert add_current_waybills(connection, LOADED + timedelta(hours=1)) == 0
 
 
-def test_recent_waybills_are_added_to_an_old_sample_in_a_new_partition(database: str) -> None:
+def test_recent_waybills_are_added_once_to_a_sample_without_a_partition_for_the_current_month(
+    database: str,
+) -> None:
     """A second call adds no waybills."""
     now = LOADED + timedelta(days=125)
     with psycopg.connect(database) as connection:

@@ -218,9 +218,7 @@ def test_item_with_only_not_applicable_answers_is_reported_and_population_is_not
         ("sampling.not_accepted", Outcome.FAIL, "shares"),
     ]
     assert (
-        Translator("en")
-        .text(record.findings[0].message)
-        .startswith("Shares: no question applies to 1 of ")
+        Translator("en").text(record.findings[0].message).startswith("No question applies to 1 of ")
     )
 
 

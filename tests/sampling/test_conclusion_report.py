@@ -308,7 +308,7 @@ def test_summary_includes_populations_that_earlier_runs_rejected(run: Run) -> No
         assert facts(conclusion)["Populations not accepted"] == figure(conclusion)
 
 
-def test_report_fails_and_shows_figures_as_missing_if_the_record_of_their_step_is_missing(
+def test_report_fails_and_shows_figures_as_missing_if_record_of_the_measuring_step_is_missing(
     run: Run,
 ) -> None:
     """The numbers that the missing step would have measured are shown as missing, not as zero."""

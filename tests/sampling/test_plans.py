@@ -65,7 +65,7 @@ def test_staged_plan_for_too_few_items_has_single_stage(strata: Any) -> None:
     assert fallback == make_plan(strata, "single")
 
 
-def test_plan_for_small_population_is_census() -> None:
+def test_plan_for_small_population_draws_all_items() -> None:
     for items in (1, 5, 19):
         plan = make_plan(items)
         assert (plan.n, plan.method, plan.drawn) == (items, "census", {NO_STRATUM: items})
@@ -82,7 +82,7 @@ def test_plan_draws_at_least_the_share_of_each_stratum() -> None:
     assert thinnest >= Fraction(58, 9901)
 
 
-def test_plan_for_small_strata_is_census() -> None:
+def test_plan_for_small_strata_draws_all_items_of_each_stratum() -> None:
     """The plan draws all items of each stratum, in the order of the frame."""
     plan = make_plan({"b": 3, "a": 4})
     assert plan.method == "census"

@@ -10,7 +10,7 @@ import pytest
 
 from include.approvals.required_action import InvalidAnswer
 from include.evidence.model import Outcome, StepRecord
-from include.messages import Message
+from include.messages import Message, in_english
 from include.reports.i18n import Translator
 from include.reports.model import Code, Paragraph, Steps, Table
 from include.sampling import commitment
@@ -53,7 +53,7 @@ def test_report_of_complete_run_shows_seed_and_verification_command(company: Com
     text = text_of(concluded)
     assert "Every population with items in the third quarter of 2026 has a sample" in text
     for words in (SEED, "the exchange's page", "./parcelseal sampling verify BUNDLE",
-                  "workpapers.xlsx", "samples/openings.json", "Tomorrow's index"):  # fmt: skip
+                  "workpapers.xlsx", "Tomorrow's index"):  # fmt: skip
         assert words in text
     for frame, digest in concluded.stored.items():
         assert f"{digest}  {frame}" in text
@@ -77,7 +77,7 @@ def test_report_shows_quarter_and_due_date_of_workpapers(company: Company) -> No
     assert "to the data engineers by 2026-11-05" in text
     assert "./parcelseal sampling return workpapers.xlsx --by NAME" in text
     digest = hashlib.sha256(committed.to_bytes()).hexdigest()
-    assert f"{digest}  commitment.json" in text
+    assert f"{digest}" in text
     assert hashlib.sha256(company.artifacts()["commitment.json"]).hexdigest() == digest
 
 
@@ -202,7 +202,7 @@ def test_commitment_report_contains_sampling_frames_sampling_plans_and_seed_sour
     assert metric(concluded, "sampling.populations_committed") == 2
     for frame in committed.populations:
         for words in (
-            frame.file,
+            in_english(rules.population(frame.population).message),
             frame.sha256,
             str(frame.plan.n),
             commitment.percent_of(frame.plan.achieved_risk),

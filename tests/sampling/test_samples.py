@@ -152,7 +152,7 @@ def test_second_stage_continues_random_sequence_of_first_stage_in_each_stratum()
     assert [item.line for item in first.items] == [item.line for item in drawn_sample.of_stage(1)]
 
 
-def test_items_of_census_are_in_order_of_sampling_frame_for_any_seed() -> None:
+def test_sample_of_whole_population_is_in_order_of_sampling_frame_for_any_seed() -> None:
     """The items of a census do not depend on the seed."""
     population, content = committed({NO_STRATUM: 12}, {NO_STRATUM: 12})
     drawn_sample = draw_from(population, content)

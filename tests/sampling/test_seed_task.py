@@ -50,7 +50,7 @@ def answer_with(company: Company, action: RequiredAction, seed: str) -> Answer:
     )
 
 
-def test_seed_step_uses_recorded_seed_and_shows_no_form_again_after_a_kill(
+def test_seed_step_whose_task_was_killed_uses_recorded_seed_and_shows_no_second_form(
     committed: Company,
 ) -> None:
     """The step shows no form again, and it stores the step record that the killed task lost."""

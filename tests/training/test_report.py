@@ -72,7 +72,7 @@ def test_report_passes_if_everyone_is_trained(company: TrainingCompany):
     assert summary(conclusion, "zh_CN") == "1 人中有 1 人（100%）没有逾期课程；逾期课程 0 门次。"
     assert facts(conclusion) == {
         "Share of trained people": (1.0, Outcome.PASS),
-        "People with access but without valid training": (0, Outcome.PASS),
+        "People who should not have access": (0, Outcome.PASS),
         "Courses overdue": (0, None),
         "Messages sent in this run": (3, None),
     }
@@ -97,8 +97,8 @@ def test_report_sorts_departments_by_coverage(company: TrainingCompany):
     assert [point.value for point in trend.points] == [0.5]
     assert tables(conclusion)["Departments"][0] == ["South", 1, 0, 0.0, 4, 0, 0]
     assert summary(conclusion) == (
-        "1 of 2 people (50%) have no overdue course; 1 people can access customer records "
-        "although they have no valid training."
+        "1 of 2 people (50%) have no overdue course; 1 people have access to customer records "
+        "although they have no valid training or are not employed."
     )
     assert conclusion.outcome is Outcome.FAIL
 
@@ -151,7 +151,7 @@ def test_report_omits_training_coverage_if_records_are_incomplete(company: Train
     conclusion = conclude_plan(company)
     assert summary(conclusion).startswith("The records of people or of courses are incomplete")
     assert facts(conclusion)["Share of trained people"] == (None, None)
-    assert facts(conclusion)["People with access but without valid training"] == (None, None)
+    assert facts(conclusion)["People who should not have access"] == (None, None)
 
 
 def test_report_rounds_coverage_down(company: TrainingCompany):

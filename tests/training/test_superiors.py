@@ -15,7 +15,9 @@ def superior_of(company: TrainingCompany, person: str = "P1") -> str | None:
     return superior.person if superior else None
 
 
-def test_superior_of_person_is_the_supervisor_if_supervisor_is_present(company: TrainingCompany):
+def test_superior_to_notify_is_the_supervisor_if_that_supervisor_is_present(
+    company: TrainingCompany,
+):
     company.add_person("P1", supervisor="S1")
     company.add_person("S1")
     assert superior_of(company) == "S1"
@@ -30,7 +32,7 @@ def test_superior_of_person_is_the_supervisor_if_supervisor_is_present(company: 
     ],
     ids=["left", "on leave", "not here yet"],
 )
-def test_superior_is_the_first_present_supervisor_above_absent_supervisors(
+def test_superior_to_notify_is_the_first_present_supervisor_above_absent_supervisors(
     company: TrainingCompany, absence: dict[str, str]
 ):
     company.add_person("P1", supervisor="S1")
@@ -40,7 +42,7 @@ def test_superior_is_the_first_present_supervisor_above_absent_supervisors(
     assert superior_of(company) == "S3"
 
 
-def test_superior_of_person_with_unknown_supervisor_is_department_head(company: TrainingCompany):
+def test_superior_to_notify_is_a_department_head_if_supervisor_is_unknown(company: TrainingCompany):
     company.add_person("P1", supervisor="S9")
     company.add_person("H1", head=True, left_on="2026-02-01")
     company.add_person("H2", head=True)
@@ -48,7 +50,7 @@ def test_superior_of_person_with_unknown_supervisor_is_department_head(company: 
     assert superior_of(company) == "H2"
 
 
-def test_circular_chain_of_absent_supervisors_gives_no_superior(company: TrainingCompany):
+def test_circular_chain_of_absent_supervisors_gives_no_superior_to_notify(company: TrainingCompany):
     for person, supervisor in (("P1", "S1"), ("S1", "S2"), ("S2", "S1")):
         company.add_person(
             person, supervisor=supervisor, left_on=None if person == "P1" else "2026-02-01"
@@ -58,7 +60,7 @@ def test_circular_chain_of_absent_supervisors_gives_no_superior(company: Trainin
     assert superior_of(company, "P2") is None
 
 
-def test_person_is_never_own_superior(
+def test_superior_to_notify_about_a_person_is_never_that_person(
     company: TrainingCompany,
 ):
     company.add_person("P1", supervisor="S1", head=True)
@@ -66,21 +68,25 @@ def test_person_is_never_own_superior(
     assert superior_of(company) is None
 
 
-def test_supervisor_who_left_and_returned_is_present(company: TrainingCompany):
+def test_supervisor_who_left_and_returned_is_the_superior_to_notify(company: TrainingCompany):
     company.add_person("P1", supervisor="S1")
     company.add_person("S1", joined_on="2015-01-01", left_on="2016-01-01")
     company.add_person("S1", joined_on="2020-01-01")
     assert superior_of(company) == "S1"
 
 
-def test_superior_above_148_absent_supervisors_is_returned(company: TrainingCompany):
+def test_superior_to_notify_is_found_above_a_chain_of_148_absent_supervisors(
+    company: TrainingCompany,
+):
     for level in range(150):
         left = "2026-02-01" if 0 < level < 149 else None
         company.add_person(f"P{level}", supervisor=f"P{level + 1}", left_on=left)
     assert superior_of(company, "P0") == "P149"
 
 
-def test_absent_supervisor_who_was_looked_up_before_is_skipped(company: TrainingCompany):
+def test_absent_supervisor_is_skipped_even_if_roster_has_already_loaded_that_supervisor(
+    company: TrainingCompany,
+):
     company.add_person("P1", supervisor="S1")
     company.add_person("S1", supervisor="S2", left_on="2026-02-01")
     company.add_person("S2")

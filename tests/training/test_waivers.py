@@ -143,7 +143,9 @@ def test_last_day_of_waiver_must_be_within_next_366_days(state: Engine, days: in
         conn.rollback()
 
 
-def test_last_day_of_waiver_is_in_timezone_of_policy_pack(conn: Connection) -> None:
+def test_last_day_of_waiver_is_compared_with_current_date_in_timezone_of_policy_pack(
+    conn: Connection,
+) -> None:
     with raises_usage_error("is not in the future"):
         grant(conn, until=date(2026, 3, 2), at=datetime(2026, 3, 2, 0, 30, tzinfo=ZONE))
 

@@ -206,14 +206,14 @@ print(json.dumps([*shown, [task.task_id for task in dag.topological_sort()]]))
     assert tasks == ["weigh", "send", "seal", "gate"]
 
 
-def test_roles_of_access_group_of_new_workflow_may_trigger_or_read_it(tree: Path) -> None:
+def test_only_roles_of_access_group_of_an_added_workflow_may_trigger_or_read_it(tree: Path) -> None:
     roles = {role["name"]: role for role in command(tree, "roles", "list")["roles"]}
     assert "check_scales" in roles["Data Engineer"]["triggers"]
     assert "check_scales" in roles["Information Management Reviewer"]["reads"]
     assert "check_scales" not in roles["On Call"]["reads"]
 
 
-def test_compliance_pages_show_the_title_of_the_new_workflow(tree: Path) -> None:
+def test_compliance_pages_show_the_title_of_an_added_workflow(tree: Path) -> None:
     script = """
 from plugins.compliance_ui.workflow_names import title_of
 print(json.dumps(title_of("check_scales").text))
@@ -221,7 +221,9 @@ print(json.dumps(title_of("check_scales").text))
     assert answer(tree, script) == "Scales"
 
 
-def test_config_check_validates_the_policy_file_of_the_new_workflow(tree: Path, pack: Path) -> None:
+def test_config_check_validates_the_policy_file_of_an_added_workflow(
+    tree: Path, pack: Path
+) -> None:
     assert command(tree, "config", "check", PARCELSEAL_POLICY=str(pack))["valid"]
     scales = pack / "scales.yaml"
     good = scales.read_text()
@@ -241,7 +243,7 @@ def test_config_check_reports_database_that_has_no_data_map(tree: Path, pack: Pa
     assert [problem["message"] for problem in problems] == ["the pack maps no database 'nowhere'"]
 
 
-def test_local_profile_has_login_and_notification_kind_of_the_new_workflow(tree: Path) -> None:
+def test_local_profile_has_login_and_notification_kind_of_an_added_workflow(tree: Path) -> None:
     script = """
 from include.local.roles import sample_logins
 from include.registry import notification_kinds
@@ -250,7 +252,9 @@ print(json.dumps([sample_logins()["scales_db"], "scales.reminder" in notificatio
     assert answer(tree, script) == ["courier_scales", True]
 
 
-def test_database_login_of_new_workflow_exists_only_in_its_trust_zone(tree: Path) -> None:
+def test_database_login_of_an_added_workflow_exists_only_in_trust_zone_of_that_workflow(
+    tree: Path,
+) -> None:
     script = """
 from include.deployment.zones import ZONES, logins_of
 print(json.dumps([zone.queue for zone in ZONES.values() if "scales_db" in logins_of(zone)]))
@@ -258,7 +262,7 @@ print(json.dumps([zone.queue for zone in ZONES.values() if "scales_db" in logins
     assert answer(tree, script) == ["default"]
 
 
-def test_reference_page_of_database_rights_includes_the_new_workflow(tree: Path) -> None:
+def test_reference_page_of_database_rights_includes_an_added_workflow(tree: Path) -> None:
     script = """
 from include.reference.connection_pages import rights_table
 print(json.dumps(rights_table()))
@@ -283,14 +287,14 @@ print(json.dumps([needed["scales_db"], needed["partners_db"]]))
     assert answer(tree, script) == ["check_scales", "review_partners"]
 
 
-def test_search_for_canary_values_includes_the_new_workflow(tree: Path) -> None:
+def test_search_for_canary_values_includes_an_added_workflow(tree: Path) -> None:
     script = (
         "from tests.e2e.test_canary import EVERY_WORKFLOW\nprint(json.dumps(list(EVERY_WORKFLOW)))"
     )
     assert "check_scales" in answer(tree, script)
 
 
-def test_import_linter_reports_forbidden_import_in_package_of_new_workflow(tree: Path) -> None:
+def test_import_linter_reports_forbidden_import_in_package_of_an_added_workflow(tree: Path) -> None:
     program = Path(sys.executable).parent / "lint-imports"
     completed = subprocess.run(
         [program, "--no-cache"], cwd=tree, capture_output=True, text=True, check=False

@@ -49,7 +49,8 @@ class ListedKeys:
 
         Args:
             live: database with the tables and columns that `inspect_database` found.
-            keys: keys to pass to the query; None for all listed keys.
+            keys: those listed keys (attribute ``keys``) for which the query searches; None for all
+                of them.
         """
         distinct_keys = list(dict.fromkeys(self.keys if keys is None else keys))
         return {
@@ -74,13 +75,13 @@ class ListedKeys:
         )
 
     def records(self, collected: LiveCollection) -> list[Composable]:
-        """Return SQL conditions that are true for the listed records of a collection.
+        """Return SQL conditions that select the records whose keys a person listed as affected.
 
-        A row ``r`` is a listed record if it fulfils at least one of the conditions. There is one
+        A record ``r`` is selected if it fulfils at least one of the conditions. There is one
         condition for each expression in `LiveCollection.named`.
 
         Args:
-            collected: collection whose records are listed.
+            collected: collection whose records the listed keys identify.
         """
         conditions: list[Composable] = []
         for name in collected.named:
@@ -210,10 +211,9 @@ class RecordMatch:
     Attributes:
         source: FROM clause that yields each row ``r`` of the collection at most once.
         where: condition that is true for the affected rows.
-        people: which data subjects of an affected row are affected. The index of a key expression
-            in `LiveCollection.keys` -> SQL condition under which the person with this key is
-            affected; None if the person is always affected. People whose index is missing are not
-            affected.
+        people: index of a key expression in `LiveCollection.keys` -> SQL condition under which the
+            person with this key is affected, or None if the person of every affected row is
+            affected. A person whose index is missing is not affected.
     """
 
     source: Composable
@@ -226,9 +226,9 @@ class SubjectRecords:
     """SQL that selects affected records together with the keys of their data subjects.
 
     Attributes:
-        collected: collection of the records; None if the SQL selects people without their records,
-            because only a log or a listed key names them.
-        keys: SQL expressions for the keys of a row's people. An expression may yield NULL.
+        collected: collection of the records; None if the SQL selects only people and no records.
+            Logs or listed keys name these people.
+        keys: SQL expressions for the keys of the people in a row. An expression may yield NULL.
         source: FROM clause with its condition, such as ``waybill AS r WHERE ...``.
     """
 
@@ -425,10 +425,10 @@ class AffectedRecords:
         return not self.selection.is_only_keys
 
     def _lookup_matches(self, collected: LiveCollection) -> Iterator[RecordMatch]:
-        """Yield SQL that selects listed records, and the records of people named in logs or lists.
+        """Yield SQL that finds affected records by their own keys or by the keys of their people.
 
-        With this SQL, PostgreSQL looks up the records by their keys and does not scan the
-        collection.
+        A person listed these keys as affected, or logs name them. With this SQL, PostgreSQL uses
+        indexes and does not scan the collection.
 
         Args:
             collected: collection whose records are selected.

@@ -35,11 +35,12 @@ def upper_bounds(
     Therefore the figures of the earlier and the newest counts are added. No bound is greater than
     the number of people on the list.
 
-    Counts of records, departments and unlisted people are unchanged: they are lower bounds. Earlier
-    counts with the same criteria are already included in the newest figures.
+    Counts of records, departments and unlisted people are lower bounds, and are not changed.
+    Earlier counts with the same criteria are already included in the newest figures.
 
     Args:
-        earlier_counts: counts with other criteria since the last comparison of the list.
+        earlier_counts: counts of the database in the scopes that `_scopes_since_comparison`
+            returns.
         newest: newest count. No figure is smaller than in an earlier count.
         people: number of people on the list, greater than the number of people in the newest count.
     """
@@ -176,11 +177,10 @@ def _earlier_scopes(run: IncidentRun, record: IncidentRecord, scope: Scope) -> l
 
 
 def _scopes_since_comparison(run: IncidentRun, record: IncidentRecord, scope: Scope) -> list[Scope]:
-    """Return the scopes since the last comparison of the list with other criteria than `scope`.
+    """Return the earlier scopes whose criteria differ from those of `scope`, oldest first.
 
-    The first of them can be the scope that was compared with the list at that time. Older scopes
-    are left out, because the compared scope already includes their figures. The oldest scope is
-    returned first.
+    If the stored list of affected people was compared with a scope before, scopes that are older
+    than the compared scope are left out, because the compared scope already includes their figures.
 
     Args:
         run: services and rules of the current run or command.

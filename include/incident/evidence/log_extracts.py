@@ -278,14 +278,14 @@ def _report_not_extracted(findings: StepFindings, query: LogQuery, reason: str) 
 def _report_missing_rows(
     findings: StepFindings, counted: DatabaseCount, extracts: Sequence[Extract]
 ) -> None:
-    """Add a finding if log extracts have fewer rows than the count has read.
+    """Report log extracts that have fewer rows than were read when affected people were counted.
 
     The finding has the severity *failed*.
 
     Args:
         findings: receives the finding.
-        counted: counts of the database.
-        extracts: extracts from the logs that the count has read.
+        counted: counts of the database, with the number of log rows that were read.
+        extracts: extracts from those logs of the database that were read for the counts.
     """
     rows = sum(extract.rows for extract in extracts)
     if rows >= counted.log_rows:

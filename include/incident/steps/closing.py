@@ -263,7 +263,8 @@ class Review(IncidentTask):
             [
                 _("Every corrective action becomes a finding. Its owner receives reminders "
                 "until another person has tested the action and closed the finding."),
-                _("If no corrective action is required, give the reasons in the lessons."),
+                _("If no corrective action is required, give the reasons in the field for the "
+                  "lessons learned."),
             ],
         )  # fmt: skip
 

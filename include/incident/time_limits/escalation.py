@@ -196,15 +196,14 @@ def unanswered_step(
 def corrected_entry(
     number: str, position: int, step: HumanStep | None, rules: IncidentRules
 ) -> UrgentNotification:
-    """Return the notification that work has to be done again.
+    """Return the notification that an action has to be repeated, because its entry was a mistake.
 
-    The timeline entry that recorded the work was declared a mistake. The recipients are the role
-    responsible for the work and the management.
+    A correction is a timeline entry that declares an earlier entry a mistake. The recipients are
+    the role responsible for the action and the management.
 
     Args:
         number: number of the incident.
-        position: position in the timeline of the correction, which is the entry that declares the
-            mistake.
+        position: the correction's position in the timeline.
         step: step whose answer was the mistake; None if the mistake was an update.
         rules: content of incident.yaml.
     """

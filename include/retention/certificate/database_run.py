@@ -161,16 +161,16 @@ REQUEST_STATES: dict[RequestState, Message] = {
     "closed": _("closed on time"),
     "closed_late": _("closed late"),
     "restricted": _(
-        "restricted: records remain because of a legal hold, a law or a reference "
-        "from another record"
+        "answered on time with a restriction: records remain because of a legal hold, a law or "
+        "a reference from another record"
     ),
     "restricted_late": _(
-        "restricted after the due date: records remain because of a legal "
+        "answered after the due date with a restriction: records remain because of a legal "
         "hold, a law or a reference from another record"
     ),
     "overdue": _("overdue"),
     "open": _("open"),
-    "not_found": _("open: no record matches the key that was entered in the request"),
+    "not_found": _("still open: no record matches the key that was entered in the request"),
 }
 
 

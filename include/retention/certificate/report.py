@@ -352,7 +352,7 @@ def _erased_note(deleted: int, masked: int) -> Message:
 
 
 def _backups(cases: Sequence[DatabaseRun]) -> Fact:
-    label = _("Deleted records remain in backups at least until")
+    label = _("Last expiry of a backup that contains deleted records")
     copies_by_case = [case.verification.copies if case.verification else None for case in cases]
     readable = [copies for copies in copies_by_case if copies is not None]
     if not readable or len(readable) < len(copies_by_case):

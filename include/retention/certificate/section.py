@@ -44,16 +44,12 @@ def deletion_record(case: DatabaseRun, plan: PlanResult) -> Table:
         case: results of the run in one database.
         plan: result of the planning step.
     """
-    done, verification = case.execution, case.verification
+    verification = case.verification
     entered = verification.ledger if verification else None
     rows: list[tuple[Message, Cell]] = [
         (_("Expired as of"), plan.as_of),
         (_("Triggered by"), plan.started_by or _("schedule or command line")),
         (_("Approved by"), _approved_by_text(case.approval, plan)),
-        (
-            _("Executed by"),
-            _("database user {user}", user=done.executed_as or "?") if done else None,
-        ),
         (
             _("Legal holds checked"),
             _(
@@ -61,14 +57,8 @@ def deletion_record(case: DatabaseRun, plan: PlanResult) -> Table:
                 count=plan.holds_that_counted,
             ),
         ),
-        (
-            _("Identification of records in the erasure ledger"),
-            _hmac_text(entered) if entered else None,
-        ),
-        (_("Batches in the erasure ledger"), _batches_text(entered) if entered else None),
         (_("Start of the disposition"), (entered.begun or NOTHING) if entered else None),
         (_("End of the disposition"), (entered.ended or NOTHING) if entered else None),
-        (_("Longest transaction"), _seconds(done.longest_transaction_ms) if done else None),
         (_("Verified at"), verification.verified_at if verification else None),
         (
             _("Records with a broken foreign key"),
@@ -76,6 +66,30 @@ def deletion_record(case: DatabaseRun, plan: PlanResult) -> Table:
         ),
     ]
     return text_table(_("Record of the disposition"), (_("Item"), _("In this run")), rows)
+
+
+def technical_record(case: DatabaseRun) -> Table:
+    """Return the table of technical facts about the disposition, for engineers.
+
+    Args:
+        case: results of the run in one database.
+    """
+    done, verification = case.execution, case.verification
+    entered = verification.ledger if verification else None
+    rows: list[tuple[Message, Cell]] = [
+        (
+            _("Executed by"),
+            _("database user {user}", user=done.executed_as or "?") if done else None,
+        ),
+        (
+            _("Identification of records in the erasure ledger"),
+            _hmac_text(entered) if entered else None,
+        ),
+        (_("Batches in the erasure ledger"), _batches_text(entered) if entered else None),
+        (_("Longest transaction"), _seconds(done.longest_transaction_ms) if done else None),
+    ]
+    caption = _("For engineers: technical record of the disposition")
+    return text_table(caption, (_("Item"), _("In this run")), rows)
 
 
 def _approved_by_text(answer: ApprovalResult | None, plan: PlanResult) -> Message | str:
@@ -164,8 +178,8 @@ def hash_table(case: DatabaseRun) -> Table:
     """Return the table with the SHA-256 of the definition of each record class in the plan."""
     return table_of(
         _(
-            "SHA-256 of the definition of each record class; the erasure ledger records it with "
-            "every batch"
+            "For engineers: SHA-256 of the definition of each record class; the erasure ledger "
+            "records it with every batch"
         ),
         case.classes,
         [
@@ -232,6 +246,7 @@ def database_section(case: DatabaseRun) -> Section:
             *_backups(case),
             deletion_record(case, plan),
             rules_table(case),
+            technical_record(case),
             hash_table(case),
             plan_check(case, plan),
         ],

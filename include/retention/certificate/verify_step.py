@@ -215,7 +215,9 @@ def _report_unclear_backups(
                 "Ask the data engineers to restore the access to the off-site store. The next "
                 "run checks the backups again."
             ),
-            for_engineers=_("The report of `backup_offsite` states the condition of the store."),
+            for_engineers=_(
+                "See the report of `backup_offsite` for the state of the off-site store."
+            ),
         )
     elif refused := sum(point.taken_at is None for point in copies):
         findings.find(

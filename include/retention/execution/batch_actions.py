@@ -57,7 +57,7 @@ class LockedRecords:
 
 @dataclass(frozen=True)
 class BatchAction(ABC):
-    """The disposition of the records of a record class, as an action on batches of records.
+    """Carries out the disposition of a record class, one batch of records at a time.
 
     Attributes:
         record_class: the record class.
@@ -89,9 +89,9 @@ class BatchAction(ABC):
 
 @dataclass(frozen=True)
 class Deleting(BatchAction):
-    """The action that deletes records of a record class.
+    """Deletes the records of a record class, one batch of records at a time.
 
-    It deletes only records to which no remaining record refers.
+    Only records to which no remaining record refers are deleted.
 
     Attributes:
         unapproved: other record classes of the same collection whose deletion was not approved
@@ -144,7 +144,7 @@ class Deleting(BatchAction):
 
 @dataclass(frozen=True)
 class Masking(BatchAction):
-    """The action that masks records of a record class."""
+    """Masks the records of a record class, one batch of records at a time."""
 
     def condition(self, graph: Graph) -> Composable:
         """Return the SQL condition that a record ``t`` is to be masked."""

@@ -66,10 +66,10 @@ class ExecutionState:
         refused_ctids: (record class, oid of the table) -> ctids of records that the database
             refused to change.
         dropped: oids of the partitions that the execution dropped.
-        refused_cycles: foreign-key cycles whose deletion the database refused, each as names of its
-            collections.
-        searched_requests: ids of the erasure requests whose records this execution has searched, to
-            store their keys.
+        refused_cycles: foreign-key cycles whose records the database refused to delete, each as the
+            names of its collections.
+        searched_requests: ids of the erasure requests for which this execution has already searched
+            for records and stored their keys.
         requesting_subjects: keys of the data subjects with an open erasure request, including
             requests that were entered after the plan was made.
     """
@@ -225,8 +225,7 @@ class ExecutionState:
         return sum(len(ctids) for (own, _), ctids in self.refused_ctids.items() if own == name)
 
     def unapproved_classes(self, record_class: RecordClass) -> tuple[RecordClass, ...]:
-        """Return the other record classes of the collection whose planned deletion was not
-        approved.
+        """Return the collection's other record classes whose planned deletion was not approved.
 
         A record that belongs to one of these record classes is kept, even if `record_class` would
         delete it. A record class without planned records needs no approval and is left out.
@@ -453,8 +452,8 @@ class LedgerEntry:
         state: the execution.
         record_class: class of the records.
         keys: keys of the locked records that are to be erased.
-        transaction: number of the erasing transaction of the mapped database.
-        written: the future result of the thread, which is the id of the batch.
+        transaction: number of the transaction that erases the records in the mapped database.
+        written: Future of the thread; its result is the id of the batch.
     """
 
     state: ExecutionState

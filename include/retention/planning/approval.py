@@ -99,7 +99,7 @@ def build_form(
     count = sum(trip.planned for trip in tripped)
     subject = in_both_languages(
         _(
-            "{database}: your approval is required to dispose of {count} records",
+            "{database}: the disposition of {count} records requires approval",
             database=escape_message(title),
             count=count,
         )

@@ -269,8 +269,7 @@ class RecordClass:
         """Return the SQL condition that a record was found for a data subject on legal hold.
 
         The condition is true if `records` contains the record for the erasure request of a data
-        subject
-        to whom a legal hold applies.
+        subject to whom a legal hold applies.
 
         Args:
             records: records that runs found for open erasure requests and stored in the state
@@ -285,8 +284,7 @@ class RecordClass:
         """Return the SQL condition that a stored record still belongs to its data subject.
 
         The condition is true if `records` contains the record for the erasure request of a data
-        subject
-        in `subjects`, and the record does not belong to another data subject now.
+        subject in `subjects`, and the record does not belong to another data subject now.
 
         Args:
             subjects: keys of the data subjects who requested erasure.

@@ -59,8 +59,9 @@ class RecordFigures:
     Attributes:
         records: number of records.
         digest: XOR of the hashes of the records' primary keys.
-        by_class: for each record class of the collection that deletes: number of records in the set
-            that it can delete. The numbers are in the order of retention.yaml.
+        by_class: numbers of those records in the set that a record class can delete. There is one
+            number for each record class of the collection whose disposition is deletion, in the
+            order of retention.yaml.
     """
 
     records: int

@@ -174,8 +174,7 @@ class Graph:
         """Return whether erasing records of a collection may make records untraceable.
 
         A record is untraceable if its data subject can no longer be determined. Only records in
-        record
-        classes that are erased on request are considered. They may be in any collection.
+        record classes that are erased on request are considered. They may be in any collection.
         """
         masks = any(record_class.rule.mask for record_class in self.classes[collection])
         return any(
@@ -197,8 +196,7 @@ class Graph:
         """Return pairs of record classes whose order of processing matters.
 
         The first record class of a pair has to be processed before the second, because the records
-        of
-        the first are found through the table of the second.
+        of the first are found through the table of the second.
 
         Args:
             classes: the record classes to compare.

@@ -25,7 +25,7 @@ from include.retention.planning.graph import Graph, Reference
 
 @dataclass(frozen=True)
 class KeptFigures:
-    """Which figures to compute for the kept records of a collection.
+    """SQL that computes the digest and the counts of a collection's kept records.
 
     Attributes:
         digest: SQL expression that returns a bigint for a record ``t``. The statement returns the
@@ -49,7 +49,8 @@ class KeptRecords:
         collections: collections with deletable records. All records of other collections remain.
         refused: oid of a table -> ctids of its records that remain because the database refused to
             delete them.
-        details: collection -> figures to compute for its kept records.
+        details: collection -> SQL that computes the digest and the counts of its kept records;
+            empty if they are not counted.
         joins: number of joins in the expressions.
     """
 
@@ -134,8 +135,7 @@ class KeptRecords:
         return self.graph.relations.by_collection[collection].identifier
 
     def _followed(self, reference: Reference) -> str | None:
-        """Return the collection that has a foreign key, if only its kept records prevent a
-        deletion.
+        """Return the collection of a foreign key, if only its kept records prevent a deletion.
 
         This is the case if the collection has records that can be deleted. A record that is deleted
         itself does not prevent the deletion of the record to which it refers. Return None if the

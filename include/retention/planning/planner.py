@@ -103,9 +103,10 @@ class KeptCounts:
     """The numbers of records of a collection that are kept because other records refer to them.
 
     Attributes:
-        parts: oid of a table or partition -> figures of the kept records in it.
-        by_key: index of the foreign key in `Graph.references` -> numbers of records that the
-            foreign key keeps. There is one number for each record class that deletes.
+        parts: oid of a table or partition -> number and digest of the kept records in it.
+        by_key: index of the foreign key in `Graph.references` -> numbers of records that are kept
+            because of this foreign key. There is one number for each record class of the collection
+            whose disposition is deletion, in the order of retention.yaml.
     """
 
     parts: dict[int, RecordFigures] = field(default_factory=dict)
@@ -243,9 +244,10 @@ class _Planner:
         return by_collection
 
     def _detail(self, collection: str) -> KeptFigures:
-        """Return which figures to compute for the kept records of a collection.
+        """Return the SQL that computes the digest and the counts of a collection's kept records.
 
-        These are the records that are kept because other records refer to them.
+        These are the records that are kept because other records refer to them. They are counted
+        for each record class of the collection whose disposition is deletion.
         """
         relation = self.graph.relations.by_collection[collection]
         deleting = self._deleting(collection)

@@ -426,10 +426,8 @@ class TypedKeys:
         """Return values as people typed them, and in the formats in which PostgreSQL prints them.
 
         A format is added only for a UUID, MAC address or bytea value, and only if the database has
-        a
-        key of this type that identifies the type of object. A text column may contain a copy of
-        such a
-        key.
+        a key of this type that identifies the type of object. A text column may contain a copy of
+        such a key.
 
         Args:
             kind: type of object that the values identify, such as a waybill.

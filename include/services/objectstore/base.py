@@ -156,7 +156,8 @@ class ObjectStore(Protocol):
     def preflight(self) -> Sequence[StoreProblem]:
         """Return the reasons why the store is unsuitable for backups.
 
-        A suitable store is reachable and writable, and has versioning and locks.
+        A suitable store is reachable and writable. It keeps versions of objects, and can lock them
+        against deletion (S3 Object Lock).
         """
 
     def open_writer(self, key: str) -> ObjectWriter:

@@ -43,7 +43,7 @@ def retention(running: Running, api: AirflowApi, browser: Browser) -> dict[str, 
     path = path_of(detail["task_instance"])
     time.sleep(max(0.0, since + PATIENCE - time.monotonic()))
     with logged_in(browser, running.airflow, APPROVER) as page:
-        open_request(page, "your approval is required")
+        open_request(page, "requires approval")
         page_text = page.locator("body").inner_text()
         statuses = {user: patch(running.airflow.api_as(user), path) for user in (ADMIN, REVIEWER)}
         statuses["waits"] = api.call("GET", path)["state"] == "awaiting_input"

@@ -185,7 +185,7 @@ def test_timeline_entry_for_call_of_incident_team_is_added_after_all_mails_are_s
     assert len(case.entries(Kind.TEAM_CALLED)) == 1
 
 
-def test_timeline_entry_for_team_call_has_time_at_which_the_mail_was_sent(
+def test_incident_team_counts_as_called_at_time_of_mail_even_if_watch_checks_hours_later(
     company: Company, post: Post
 ) -> None:
     case = company.open(1)
@@ -203,7 +203,7 @@ def test_timeline_entry_for_team_call_has_time_at_which_the_mail_was_sent(
     assert (team_time_limit.state, team_time_limit.done_at) == (TimeLimitState.MET, at)
 
 
-def test_timeline_entry_for_team_call_has_time_of_last_mail_if_one_mail_was_delayed(
+def test_incident_team_counts_as_called_at_time_of_last_mail_if_one_mail_was_delayed(
     company: Company, post: Post, server: Smtp
 ) -> None:
     case = company.open(1)
@@ -238,7 +238,7 @@ def test_timeline_entry_for_notification_has_time_of_last_sent_notice(
     assert notification_time_limit.state is TimeLimitState.MET
 
 
-def test_timeline_entry_for_team_call_has_current_time_if_mail_has_future_time(
+def test_incident_team_counts_as_called_at_current_time_if_mail_has_future_time(
     company: Company, post: Post
 ) -> None:
     case = company.open(1)
@@ -266,7 +266,7 @@ def test_incident_drill_sends_no_notice_to_people(company: Company) -> None:
         assert notices.count_by_state(conn, case.number) == {}
 
 
-def test_next_check_of_watch_is_in_one_minute_while_a_mail_is_unsent_and_in_five_otherwise(
+def test_watch_checks_again_in_one_minute_if_a_mail_is_unsent_and_otherwise_in_five_minutes(
     company: Company, post: Post, server: Smtp
 ) -> None:
     case = company.open(1)

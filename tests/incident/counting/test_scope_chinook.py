@@ -158,7 +158,9 @@ def test_count_by_time_window_includes_invoices_in_window(store: Store) -> None:
     assert counted_figures(scope) == expected
 
 
-def test_count_by_department_includes_its_customers_and_invoices(store: Store) -> None:
+def test_count_for_a_department_includes_customers_and_invoices_of_that_department(
+    store: Store,
+) -> None:
     agent = store.customers[0]["support_rep_id"]
     affected_customers = {
         customer["customer_id"]

@@ -169,7 +169,7 @@ def test_count_is_not_marked_for_retry_if_database_refused_the_login(shop: Shop)
     assert not wrong.unknown[0].passing
 
 
-def test_reason_of_failed_count_contains_the_table_without_read_permission(shop: Shop) -> None:
+def test_reason_of_failed_count_contains_name_of_table_that_could_not_be_read(shop: Shop) -> None:
     shop.owner.execute("CREATE ROLE half LOGIN PASSWORD 'x'")
     try:
         shop.owner.execute("GRANT SELECT ON person, unit, tag, memo TO half")
@@ -182,7 +182,7 @@ def test_reason_of_failed_count_contains_the_table_without_read_permission(shop:
         shop.owner.execute("DROP ROLE half")
 
 
-def test_reason_of_failed_count_contains_the_missing_column_or_table(shop: Shop) -> None:
+def test_reason_of_failed_count_contains_name_of_missing_column_or_table(shop: Shop) -> None:
     shop.owner.execute("ALTER TABLE doc DROP COLUMN words")
     assert "column r.words does not exist" in why(shop.count())
     shop.owner.execute("DROP TABLE doc")

@@ -206,7 +206,7 @@ def test_notification_is_sent_to_responsible_roles_and_after_the_deadline_also_t
     )
 
 
-def test_every_workflow_step_that_reaches_a_milestone_has_a_duty_in_the_shipped_policy_pack():
+def test_shipped_policy_pack_has_a_team_duty_for_every_human_step_that_reaches_a_milestone():
     assert {step for steps in STEPS.values() for step in steps} <= set(shipped().steps)
     assert {time_limit.ends for time_limit in shipped().clocks} - set(STEPS) == {
         "opened",
@@ -291,7 +291,7 @@ def test_still_due_returns_only_newest_waiting_notification_of_open_time_limit()
     assert still_due(keys, NUMBER, time_limits, SHANGHAI) == set()
 
 
-def test_still_due_returns_team_calls_of_its_incident_and_omits_those_of_another_incident():
+def test_still_due_returns_team_calls_of_given_incident_and_omits_calls_of_another_incident():
     call, other = f"{NUMBER}/called/technical", "INC-2026-0002/called/technical"
     second = f"{NUMBER}/called/technical#1"
     assert still_due([call, second, other], NUMBER, time_limits_of_report(h(3)), SHANGHAI) == {

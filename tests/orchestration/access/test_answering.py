@@ -77,7 +77,7 @@ def answer(airflow: FabAirflow, role: str, dag_id: str, step: str) -> Any:
     )
 
 
-def test_answer_of_assigned_person_is_stored_under_their_account(
+def test_answer_of_assigned_person_is_stored_with_account_of_that_person(
     airflow: FabAirflow, asking: dict[str, set[str]]
 ) -> None:
     """A person of each role that may answer the workflow gives an answer."""

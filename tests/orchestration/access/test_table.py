@@ -93,7 +93,7 @@ def test_two_roles_together_grant_no_more_than_the_two_roles_separately() -> Non
     assert not shared & {Part.LOG, Part.XCOM, Part.CODE}
 
 
-def test_role_that_may_answer_a_dag_and_may_not_read_it_raises_value_error() -> None:
+def test_role_with_answer_but_without_read_permission_on_a_dag_raises_value_error() -> None:
     with pytest.raises(ValueError, match="answers without reading enforce_retention"):
         Role("Nobody", "", answers=frozenset({"enforce_retention"}))
 

@@ -76,7 +76,7 @@ def test_certificate_of_complete_run_passes_and_has_both_control_indicators() ->
     assert fact(conclusion, "Records planned but not disposed of").status is Outcome.PASS
     assert shown(conclusion, "Erasure requests") == "0 open"
     assert (
-        shown(conclusion, "Deleted records remain in backups at least until")
+        shown(conclusion, "Last expiry of a backup that contains deleted records")
         == "no backup contains deleted records"
     )
 
@@ -122,7 +122,9 @@ def test_certificate_has_one_finding_about_step_that_failed_without_result(step:
     assert indicators(conclusion) == UNKNOWN
     erased = "10 rows" if step == "verify" else "not measured"
     assert shown(conclusion, "Records disposed of") == erased
-    assert shown(conclusion, "Deleted records remain in backups at least until") == "not measured"
+    assert (
+        shown(conclusion, "Last expiry of a backup that contains deleted records") == "not measured"
+    )
 
 
 @pytest.mark.parametrize("step", ["plan", "execute", "verify", None])
@@ -157,7 +159,7 @@ def test_certificate_has_finding_and_no_control_indicators_if_run_omits_a_mapped
     assert indicators(conclusion) == UNKNOWN
 
 
-def test_control_indicator_counts_unexplained_records_if_another_database_is_unverified() -> None:
+def test_indicator_counts_records_without_reason_even_if_another_database_is_unverified() -> None:
     left = verification_data({"order": 7}, [remaining_data(unexplained=3)])
     conclusion = certificate(run_records(verify=left), names=("shop", "other"))
     assert conclusion.outcome is Outcome.FAIL
@@ -165,9 +167,7 @@ def test_control_indicator_counts_unexplained_records_if_another_database_is_unv
     assert indicators(conclusion)["erasure_requests_overdue"] is None
 
 
-def test_summary_of_certificate_starts_with_unexplained_records_or_overdue_erasure_requests() -> (
-    None
-):
+def test_certificate_summary_starts_with_number_of_remaining_records_or_overdue_requests() -> None:
     left = verification_data({"order": 7}, [remaining_data(unexplained=3)])
     conclusion = certificate(run_records(verify=left))
     assert english(conclusion.summary).startswith("3 expired records are still stored")
@@ -236,9 +236,10 @@ def test_certificate_says_when_backups_with_erased_records_expire(
     conclusion = certificate(
         run_records(verify=verification_data({"order": 10}, [remaining_data()], copies=copies))
     )
-    assert shown(conclusion, "Deleted records remain in backups at least until") == value
+    assert shown(conclusion, "Last expiry of a backup that contains deleted records") == value
     assert (
-        english(fact(conclusion, "Deleted records remain in backups at least until").note) == note
+        english(fact(conclusion, "Last expiry of a backup that contains deleted records").note)
+        == note
     )
 
 

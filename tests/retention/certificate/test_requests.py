@@ -27,7 +27,7 @@ def a_person(runner: RetentionRunner) -> None:
     runner.insert("person", id=1, name="Wang Fang", phone="13800138000", at=YOUNG, who="p1")
 
 
-def test_erasure_request_has_state_restricted_if_other_record_class_keeps_its_record(
+def test_erasure_request_has_state_restricted_if_another_record_class_keeps_a_requested_record(
     runner: RetentionRunner,
 ) -> None:
     """Another record class keeps a parcel with an open claim for ten years."""
@@ -128,7 +128,7 @@ def test_erasure_request_is_not_late_if_law_keeps_its_records_past_due_date(
 
 
 @pytest.mark.parametrize(("zone", "became"), [("UTC", "closed"), ("Asia/Shanghai", "closed_late")])
-def test_due_date_of_erasure_request_ends_in_timezone_of_policy_pack(
+def test_due_date_of_erasure_request_ends_at_midnight_in_timezone_of_policy_pack(
     runner: RetentionRunner, zone: str, became: str
 ) -> None:
     """At 16:30 UTC the next day has begun in Shanghai."""

@@ -142,7 +142,7 @@ def test_record_that_database_refuses_to_delete_in_each_pass_over_cycle_is_count
     assert counts.refused == {("note", "P0001"): 2}
 
 
-def test_remaining_record_that_is_referenced_only_by_itself_is_counted_as_unexplained(
+def test_record_that_is_referenced_only_by_itself_counts_as_remaining_without_reason(
     schema: RetentionSchema,
 ) -> None:
     schema.run(f"""
@@ -175,7 +175,7 @@ def test_foreign_key_cycles_of_tables_with_long_chinese_names_are_deleted(
     assert schema.keys(f'"{first}"') == {1}
 
 
-def test_remaining_records_in_foreign_key_cycle_are_unexplained_if_deletion_was_not_approved(
+def test_unapproved_expired_records_in_foreign_key_cycle_count_as_remaining_without_reason(
     schema: RetentionSchema,
 ) -> None:
     _create_three_cycles(schema)

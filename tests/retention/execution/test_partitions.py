@@ -114,7 +114,7 @@ def test_partition_is_deleted_record_by_record_if_check_constraint_refuses_detac
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
-def test_partition_is_not_dropped_if_record_is_inserted_before_it_is_locked(
+def test_partition_is_not_dropped_if_record_is_inserted_before_the_partition_is_locked(
     schema: RetentionSchema, monkeypatch: pytest.MonkeyPatch, level: str
 ) -> None:
     """The record is detected with each default isolation level of the server."""
@@ -210,7 +210,7 @@ def test_records_of_partition_that_cannot_be_dropped_are_deleted_in_batches(
         ("timestamptz", "2025-03-02 00:00:00+14", True),
     ],
 )
-def test_partition_is_planned_for_drop_if_its_bound_is_expired_in_timezone_of_policy_pack(
+def test_partition_is_planned_for_drop_if_upper_bound_is_expired_in_timezone_of_policy_pack(
     schema: RetentionSchema, clock: str, bound: str, dropped: bool
 ) -> None:
     schema.as_of = datetime(2026, 3, 2, tzinfo=ZoneInfo("Asia/Shanghai"))

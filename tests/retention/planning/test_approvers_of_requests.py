@@ -11,7 +11,7 @@ from tests.retention.test_linked_requests import pagila
 __all__ = ["pagila"]
 
 
-def test_person_who_entered_erasure_request_may_not_approve_its_plan(
+def test_person_who_entered_erasure_request_may_not_approve_plan_that_contains_the_request(
     pagila: RetentionRunner,
 ) -> None:
     runner = pagila.but(rules_of_disposition=disposition(limit=ALL_NEED_APPROVAL))

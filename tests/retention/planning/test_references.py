@@ -120,7 +120,7 @@ def test_foreign_key_columns_listed_under_detach_in_retention_yaml_are_set_to_nu
     }  # fmt: skip
 
 
-def test_remaining_record_is_unexplained_if_referring_record_can_be_detached_and_is_not_on_hold(
+def test_record_remains_without_reason_if_referring_record_can_be_detached_and_is_not_on_hold(
     schema: RetentionSchema,
 ) -> None:
     schema.run(f"""

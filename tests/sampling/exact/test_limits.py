@@ -119,7 +119,7 @@ def test_upper_limit_is_100_percent_if_all_examined_items_deviate_or_none_was_ex
     assert upper_limit(n, k, NINETY_FIVE).rate == 1
 
 
-def test_upper_limit_of_census_is_observed_rate() -> None:
+def test_upper_limit_is_observed_rate_if_sample_is_whole_population() -> None:
     limit = upper_limit(40, 3, NINETY_FIVE, 40)
     assert (limit.rate, limit.method) == (Decimal("0.075"), "census")
 
@@ -134,7 +134,7 @@ def test_upper_limit_raises_usage_error_if_numbers_of_items_and_deviations_are_i
         upper_limit(n, k, NINETY_FIVE, population)
 
 
-def test_upper_limit_raises_usage_error_if_sample_exceeds_maximum_size_and_is_no_census() -> None:
+def test_upper_limit_raises_usage_error_if_partial_sample_exceeds_maximum_size() -> None:
     """A census may have more items than the maximum, because its limit is the observed rate."""
     with pytest.raises(UsageError, match=f"{MAX_SAMPLE_SIZE:,}"):
         upper_limit(MAX_SAMPLE_SIZE + 1, 3, NINETY_FIVE)

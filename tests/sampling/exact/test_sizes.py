@@ -130,7 +130,7 @@ def test_sample_size_never_exceeds_population(population: int) -> None:
     assert smallest_size(FIVE, NINETY_FIVE, population=1).method == CENSUS
 
 
-def test_smallest_size_is_census_if_expected_rate_is_close_to_tolerable_rate() -> None:
+def test_smallest_sample_is_whole_population_if_expected_rate_is_close_to_tolerable_rate() -> None:
     """If both rates are the same number of items, no sample can decide between them."""
     size = smallest_size(Fraction(6, 100), NINETY_FIVE, expected=FIVE, population=10)
     assert (size.n, size.acceptable, size.method) == (10, 0, CENSUS)

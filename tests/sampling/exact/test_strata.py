@@ -115,7 +115,7 @@ def test_at_least_one_item_is_drawn_from_a_small_stratum() -> None:
     assert plan.n == 61
 
 
-def test_stratified_size_of_small_population_is_census() -> None:
+def test_stratified_sample_of_small_population_is_whole_population() -> None:
     plan, allocation = stratified_size(FIVE, NINETY_FIVE, Fraction(0), {"a": 20, "b": 10})
     assert (plan.n, plan.method, plan.acceptable) == (30, CENSUS, 1)
     assert allocation.drawn == {"a": 20, "b": 10}

@@ -212,7 +212,7 @@ def test_sheet_with_rearranged_rows_or_columns_is_accepted():
     "written",
     ["2026-10-09", "2026/10/9", "2026年10月9日", "2026.10.09", 46304, datetime(2026, 10, 9, 17, 0)],  # noqa: DTZ001
 )
-def test_date_of_work_may_be_written_as_date_number_or_text(written: object):
+def test_date_of_work_may_be_a_date_cell_or_a_number_or_a_text(written: object):
     assert read_back(filled(workpapers(), person(DAY, written))).performed_on == date(2026, 10, 9)
 
 

@@ -149,7 +149,7 @@ def test_folder_listing_contains_only_direct_subfolders_of_prefix(store: ObjectS
     assert list(store.folders("missing/")) == []
 
 
-def test_list_versions_returns_a_readable_version_of_each_object(
+def test_each_version_from_list_versions_can_be_read_even_in_stores_without_versions(
     store: ObjectStore, tomorrow: datetime
 ) -> None:
     """This also applies to stores without versions.

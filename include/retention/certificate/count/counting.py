@@ -301,10 +301,8 @@ class Statement:
         """Return a query for the records whose deletion one foreign key prevents.
 
         The query selects the records of one collection that should have been deleted, but to which
-        a
-        remaining record refers by this foreign key. A referring record of the same foreign-key
-        cycle
-        that should have been deleted itself does not count.
+        a remaining record refers by this foreign key. A referring record of the same foreign-key
+        cycle that should have been deleted itself does not count.
 
         Args:
             at: index of the collection in the statement.

@@ -308,8 +308,7 @@ class Inspection:
         """Return an SQL expression for the `RemainingState` of a record in a record class.
 
         The expression returns null if the record is not expired, is masked already, or is not in
-        the
-        record class. It also returns null if another record class keeps the record.
+        the record class. It also returns null if another record class keeps the record.
 
         Args:
             rule: the record class.
@@ -322,9 +321,15 @@ class Inspection:
     def _state_of_subject(self, rule: RetentionRule, key: str) -> Composable:
         """Return an SQL expression for the `RemainingState` of a data subject's record.
 
-        The expression returns null if the record does not belong to the data subject. It returns
-        WITH_REASON if a run found the record for the erasure request of the data subject, but the
-        record now belongs to another data subject.
+        The first rule that applies determines the result:
+
+        1. null, if the record is masked already, or if it does not belong to the data subject (see
+           `_belongs_to_subject`).
+        2. WITH_REASON, if a run found the record for the erasure request of the data subject, but
+           the record now belongs to another data subject.
+        3. OTHER, if a minimum period has not ended, another record class keeps the record, the
+           record is on legal hold, or its disposition is suspended.
+        4. WITHOUT_REASON in all other cases.
 
         Args:
             rule: record class of the record.
@@ -382,9 +387,8 @@ class Inspection:
         """Return SQL conditions that no other record class of the collection keeps a record.
 
         There is one condition for each other record class that can keep records. A record class
-        that
-        masks keeps no records. `rule` may delete the record if all conditions are true. The list is
-        empty if `rule` does not delete.
+        that masks keeps no records. `rule` may delete the record if all conditions are true. The
+        list is empty if `rule` does not delete.
 
         Args:
             rule: record class that deletes the record.

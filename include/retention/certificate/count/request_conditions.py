@@ -45,7 +45,7 @@ class RequestConditions:
     """SQL conditions that match the records that runs found for erasure requests.
 
     A run stores the primary keys of these records in the state database before it erases records.
-    They are called the listed records.
+    They are called the *listed records* of an erasure request.
 
     Attributes:
         connection: connection to the mapped database, with an open transaction.
@@ -58,17 +58,18 @@ class RequestConditions:
     records: RequestRecords
 
     def condition(self, rule: RetentionRule, subjects: Collection[str]) -> Composable:
-        """Return the SQL condition that a record is a listed record.
+        """Return the SQL condition that a record is listed for an erasure request.
+
+        The state database lists the records that runs found for erasure requests.
 
         Args:
             rule: record class of the record.
-            subjects: keys of data subjects. Only records that were found for the erasure requests
-                of these data subjects match.
+            subjects: keys of data subjects. Only the erasure requests of these data subjects count.
         """
         return self._among(rule, self.records.of(rule.record_class, subjects))
 
     def existing_records(self, rules: Sequence[RetentionRule]) -> set[tuple[str, Key]]:
-        """Return those listed records that still exist in the mapped database.
+        """Return those listed records of erasure requests that still exist in the mapped database.
 
         Args:
             rules: record classes to search.
@@ -105,8 +106,8 @@ class RequestConditions:
     ) -> Composable:
         """Return the SQL condition that a listed record now belongs to another data subject.
 
-        This is the case if the key expression with which a run found the record now returns the key
-        of another data subject.
+        This is the case if the key expression with which a run found the record for the erasure
+        request now returns the key of another data subject.
 
         Args:
             rule: record class of the record.
@@ -153,8 +154,8 @@ class RequestConditions:
         """Return a table ``k`` of primary keys, as an SQL item of a FROM clause.
 
         The table has a row for each key. Its columns ``k0``, ``k1`` and so on contain the columns
-        of
-        the key as texts. Its column ``number`` contains the position of the key in `keys`, from 1.
+        of the key as texts. Its column ``number`` contains the position of the key in `keys`, from
+        1.
 
         Args:
             rule: record class to which the primary keys belong.
