@@ -443,6 +443,11 @@ def _rules_table(
                 "text",
                 lambda row: row[1].message if row[1] else verbatim(row[0].rule),
             ),
+            (
+                _("Mandatory"),
+                "text",
+                lambda row: row[1].severity == "fail" if row[1] else "",
+            ),
             (_("Clause"), "text", lambda row: row[1].clause if row[1] else ""),
             (
                 _("Examined"),

@@ -258,9 +258,9 @@ def plans_table(commitment: Commitment, rules: AuditRules) -> Table:
     )
 
 
-def items_of(plan: Plan) -> int | str:
+def items_of(plan: Plan) -> int | Message:
     """Return how many items a plan draws; for two stages, a text such as ``66 + 66``."""
-    return plan.n if plan.stages == 1 else " + ".join([str(plan.n)] * plan.stages)
+    return plan.n if plan.stages == 1 else _("{first} + {second}", first=plan.n, second=plan.n)
 
 
 def accepted_by(plan: Plan) -> int | Message:

@@ -90,7 +90,7 @@ def test_report_of_incremental_check_lists_types_of_changes_that_the_check_canno
         for block in section.blocks
         if isinstance(block, Table) and block.caption
     )
-    examined = {in_english(row[0]): row[2].text for row in table.rows}
+    examined = {in_english(row[0]): row[3].text for row in table.rows}
     assert examined["Named"] == "changed records"
     assert examined["Once"] == "records as of the last full check"
 
