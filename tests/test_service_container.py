@@ -235,7 +235,7 @@ def test_database_without_verified_tls_gives_a_remark_but_no_connection_fault(
     assert "not verified" not in " ".join(services.connection_faults())
 
 
-def test_connection_faults_report_unencrypted_mail_server_without_its_password(
+def test_connection_faults_report_unencrypted_mail_server_and_do_not_contain_its_password(
     tmp_path: Path,
 ) -> None:
     extra = {"from_email": "a@b", "disable_ssl": True, "disable_tls": True}

@@ -46,7 +46,7 @@ _FIGURES: Mapping[str, Callable[[Message], Message]] = {
         "formal records that were not reviewed independently: {figure}", figure=figure
     ),
     "expired_records_unexplained": lambda figure: _(
-        "expired records without a reason to keep them: {figure}", figure=figure
+        "expired records that remain without a stated reason: {figure}", figure=figure
     ),
     "erasure_requests_overdue": lambda figure: _(
         "overdue erasure requests: {figure}", figure=figure
@@ -82,7 +82,8 @@ _FIGURES: Mapping[str, Callable[[Message], Message]] = {
         "missed time limits of incidents: {figure}", figure=figure
     ),
     "incident.reports_late": lambda figure: _(
-        "supervisory reports of incidents that were handed in late: {figure}", figure=figure
+        "incident reports that were handed in late at the supervisory authority: {figure}",
+        figure=figure,
     ),
     "incident.people_told_late": lambda figure: _(
         "late notifications of people affected by incidents: {figure}", figure=figure

@@ -114,7 +114,7 @@ def corrected_step_findings(record: IncidentRecord, correction: Entry) -> list[F
             ),
             action=_(
                 "Ask the data engineers to repeat the step “{step}” in Airflow, then answer "
-                "the step again.",
+                "“{step}” again.",
                 step=step_title(step),
             )
             if step

@@ -32,7 +32,7 @@ _NO_PANGO = _(
     "apt-get install -y libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0 fonts-noto-cjk"
 )
 _NO_FONT = _(
-    "No installed font has Chinese characters. Install one: "
+    "No installed font has Chinese characters. Install a font and the libraries for PDF files: "
     "apt-get install -y libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0 fonts-noto-cjk"
 )
 _FAILED = _(

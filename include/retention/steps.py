@@ -150,8 +150,8 @@ def report_pruned(
                 days=LONGEST_PAUSE.days,
             ),
             _(
-                "Check the system clock of the worker. If the clock is correct, a later run "
-                "removes the expired evidence."
+                "Check the system clock of the worker, and correct it if it is wrong. If it is "
+                "right, no action is required: a later run removes the expired evidence."
             ),
         )
     return PruningResult(

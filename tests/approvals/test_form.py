@@ -131,7 +131,7 @@ def test_read_form_reports_empty_required_field(empty: Any) -> None:
     ]
 
 
-def test_read_form_keeps_phone_number_in_field_that_is_stored_as_typed() -> None:
+def test_read_form_does_not_redact_phone_number_in_field_that_is_stored_as_typed() -> None:
     hotline = Field("hotline", verbatim("Hotline"), stored_as_typed=True)
     assert read_form([hotline], {"hotline": " 400  820 1234 "}).values == {
         "hotline": "400 820 1234"

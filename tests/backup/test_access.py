@@ -151,7 +151,7 @@ def test_restore_raises_usage_error_before_load_if_server_lacks_a_role_of_the_or
 
 
 @pytest.mark.parametrize("is_new", [True, False])
-def test_closing_target_raises_usage_error_if_default_privileges_grant_rights_on_new_tables(
+def test_closing_target_database_raises_usage_error_if_default_privileges_open_new_tables(
     source: Source, target: DatabaseAddress, is_new: bool
 ) -> None:
     """Default privileges would open each table as soon as the restore creates it."""
@@ -162,7 +162,7 @@ def test_closing_target_raises_usage_error_if_default_privileges_grant_rights_on
     assert rows(target, "SELECT FROM pg_class WHERE relname = 't'") == []
 
 
-def test_closing_target_raises_no_error_if_default_privileges_do_not_affect_restored_tables(
+def test_closing_target_database_succeeds_if_default_privileges_do_not_affect_restored_tables(
     target: DatabaseAddress, roles: None
 ) -> None:
     run(
@@ -173,7 +173,7 @@ def test_closing_target_raises_no_error_if_default_privileges_do_not_affect_rest
     TargetAccess(target, owners=False, is_new=False).close(b"", [])
 
 
-def test_closing_target_reports_that_other_roles_may_still_connect_if_login_does_not_own_target(
+def test_closing_target_database_of_another_owner_reports_that_other_roles_may_still_connect(
     target: DatabaseAddress, roles: None
 ) -> None:
     run(target, "ALTER ROLE clerk_of_owners LOGIN PASSWORD 'x'")
@@ -196,7 +196,7 @@ def test_restore_target_stays_closed_to_other_roles_if_a_grant_cannot_be_restore
     assert {owner for _, owner, _ in rows(target, ACCESS)} == {"postgres", ""}
 
 
-def test_restored_rows_are_not_readable_by_other_roles_before_target_is_opened(
+def test_restored_rows_are_not_readable_by_other_roles_before_target_database_is_opened(
     source: Source, target: DatabaseAddress
 ) -> None:
     """Even the future owners of the tables can neither read them nor connect."""
@@ -245,7 +245,7 @@ def test_second_restore_resets_database_comment_to_its_text_before_the_first_res
     assert rows(target, COMMENT) == [(text,)]
 
 
-def test_second_restore_opens_target_if_text_was_added_around_closed_marker_in_its_comment(
+def test_second_restore_opens_target_database_if_text_was_added_around_closed_marker_in_comment(
     target: DatabaseAddress,
 ) -> None:
     """The marker of a closed database is recognised anywhere in the comment."""
@@ -256,7 +256,7 @@ def test_second_restore_opens_target_if_text_was_added_around_closed_marker_in_i
     assert rows(target, COMMENT) == [("Do not touch! Wang is at it.",)]
 
 
-def test_second_restore_leaves_target_closed_if_its_comment_has_lost_the_closed_marker(
+def test_second_restore_leaves_target_database_closed_if_its_comment_has_lost_the_closed_marker(
     target: DatabaseAddress,
 ) -> None:
     """The new comment lacks the marker of a closed database, so the target stays closed."""
@@ -267,7 +267,7 @@ def test_second_restore_leaves_target_closed_if_its_comment_has_lost_the_closed_
     assert (access.keeps_public_out, rows(target, CONNECT)) == (True, [(False,)])
 
 
-def test_closing_target_that_was_opened_by_hand_removes_closed_marker_from_its_comment(
+def test_closing_target_database_that_was_opened_by_hand_removes_closed_marker_from_its_comment(
     target: DatabaseAddress,
 ) -> None:
     """Otherwise the comment would describe the target as closed forever."""
@@ -278,7 +278,7 @@ def test_closing_target_that_was_opened_by_hand_removes_closed_marker_from_its_c
     assert rows(target, COMMENT) == [("orders of May",)]
 
 
-def test_second_restore_into_target_raises_usage_error_while_another_restore_runs(
+def test_second_restore_into_same_database_raises_usage_error_while_another_restore_runs(
     target: DatabaseAddress, new_database: Callable[..., DatabaseAddress]
 ) -> None:
     with sole_restore(target) as confirm:
@@ -312,7 +312,7 @@ def test_sole_restore_raises_service_error_if_the_session_of_its_lock_was_ended(
 
 
 @pytest.mark.parametrize("kind", ["TABLES", "LARGE OBJECTS"])
-def test_closing_target_raises_usage_error_if_default_privileges_grant_rights_on_large_objects(
+def test_closing_target_database_raises_usage_error_if_default_privileges_open_large_objects(
     target: DatabaseAddress, roles: None, kind: str
 ) -> None:
     """Default privileges of large objects exist since PostgreSQL 18."""

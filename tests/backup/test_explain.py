@@ -75,7 +75,7 @@ def told(message: str, *more: str) -> str:
         ('could not extend file "base/5/16384": No space left on device', [], "is full"),
     ],
 )
-def test_explained_pg_restore_error_states_the_cause_without_values_of_rows(
+def test_explained_pg_restore_error_states_the_cause_and_contains_no_values_of_rows(
     message: str, more: list[str], kept: str
 ):
     """Values may be quoted, nested, in several lines, in details, or raised by functions."""
@@ -110,7 +110,7 @@ def test_explained_pg_restore_error_states_which_extension_or_role_is_missing():
     assert 'role "clerk" does not exist' in role.message
 
 
-def test_explained_pg_restore_error_quotes_read_error_or_says_that_there_was_no_message():
+def test_explained_pg_restore_error_quotes_a_read_error_and_mentions_if_there_was_no_message():
     """A killed pg_restore prints nothing.
 
     A lost connection is not an ERROR message of the server.

@@ -90,7 +90,7 @@ def test_database_restored_from_s3_equals_original(
     assert comparison.definitions == Definitions()
 
 
-def test_restore_raises_usage_error_if_target_has_tables_and_content_is_not_allowed(
+def test_restore_raises_usage_error_if_target_database_has_tables_and_content_is_not_allowed(
     taken: Taken, target: DatabaseAddress, operations: Holder
 ):
     run(target, "CREATE TABLE mine (id int)")

@@ -208,7 +208,7 @@ def test_restore_with_incomplete_ledger_option_replays_the_remaining_entries_of_
     assert rows(target, CONNECT) == [(False,)]
 
 
-def test_restore_opens_target_that_an_earlier_failed_restore_has_left_closed(
+def test_restore_reopens_target_database_that_a_failed_restore_left_closed_to_connections(
     restored: Restoring, target: DatabaseAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first restore failed before it created anything. The database's own comment is kept."""
@@ -259,7 +259,7 @@ def test_restore_without_replay_of_erasures_prints_whether_other_roles_may_conne
         ("CREATE TABLE buyer (nr int PRIMARY KEY, phone text)", "text", False),
     ],
 )
-def test_restore_of_table_without_its_current_primary_key_deletes_erased_records_or_fails(
+def test_restore_leaves_no_erased_record_if_table_had_another_or_no_primary_key_at_time_of_backup(
     restored: Restoring,
     state: Engine,
     target: DatabaseAddress,
@@ -285,7 +285,7 @@ def test_restore_of_table_without_its_current_primary_key_deletes_erased_records
         assert rows(target, CONNECT) == [(True,)]
 
 
-def test_restore_raises_usage_error_while_another_restore_loads_the_same_target(
+def test_restore_raises_usage_error_while_another_restore_loads_the_same_target_database(
     restored: Restoring, target: DatabaseAddress
 ) -> None:
     """The second restore would open the target before the first has replayed the erasure ledger."""

@@ -133,7 +133,7 @@ def test_interrupted_restore_reports_no_incomplete_copy_if_it_had_opened_the_cop
     assert interrupted_copy(target, had_content=False, was_closed=True) is None
 
 
-def test_error_for_target_with_own_tables_does_not_advise_to_drop_it(
+def test_error_for_target_database_with_own_tables_does_not_advise_to_drop_it(
     target: DatabaseAddress,
 ) -> None:
     """The database has no comment of a restore. So the tables may belong to an application."""

@@ -185,7 +185,7 @@ def test_restore_raises_content_refused_error_if_dump_is_overwritten_while_it_is
     assert rows(target, "SELECT to_regclass('public.forged') IS NULL") == [(True,)]
 
 
-def test_error_of_refused_restore_into_target_with_content_does_not_advise_to_drop_it(
+def test_content_refused_error_does_not_advise_to_drop_a_target_database_that_had_content(
     point: Taken,
     swapping: SwappingStore,
     archive: bytes,

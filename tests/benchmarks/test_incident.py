@@ -26,7 +26,7 @@ def in_process(command: list[str]) -> Run:
     return Run(time.monotonic() - begun, 0, 0)
 
 
-def test_benchmark_prints_a_measurement_for_every_target(
+def test_benchmark_prints_a_measurement_for_every_performance_target(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Measurements of such a small run are meaningless, so missed targets are allowed."""

@@ -43,7 +43,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_module, "measure", measured)
 
 
-def test_benchmark_prints_a_measurement_for_every_target(
+def test_benchmark_prints_a_measurement_for_every_performance_target(
     bench: ExtractBench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Measurements of such a small run are meaningless, so missed targets are allowed."""

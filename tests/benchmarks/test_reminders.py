@@ -36,7 +36,7 @@ def day(second: int = 0, **received: int) -> Day:
     return Day((part(), part()), (part(), part(sent=second)), RECEIVED | received)
 
 
-def test_benchmark_prints_a_measurement_for_every_target(
+def test_benchmark_prints_a_measurement_for_every_performance_target(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Measurements of such a small run are meaningless, so missed targets are allowed."""
@@ -93,7 +93,7 @@ def test_benchmark_stops_if_a_reminder_is_missing_or_sent_twice(wrong: Day, why:
     reminders._require_right(day())
 
 
-def test_reminders_benchmark_lists_all_missed_targets(
+def test_reminders_benchmark_lists_all_performance_targets_that_were_missed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     targets = Targets()

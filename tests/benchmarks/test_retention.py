@@ -7,7 +7,7 @@ import pytest
 from benchmarks import _retention_bench, retention
 
 
-def test_benchmark_prints_a_measurement_for_every_target(
+def test_benchmark_prints_a_measurement_for_every_performance_target(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The benchmark also compares its plan with the deleted rows, and two ledgers with each other.

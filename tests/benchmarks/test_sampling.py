@@ -8,7 +8,7 @@ from benchmarks import _sampling_exact, sampling
 from benchmarks._sampling_data import SamplingQuestion
 
 
-def test_benchmark_prints_a_measurement_for_every_target(
+def test_benchmark_prints_a_measurement_for_every_performance_target(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The benchmark also compares the digest of the export with the digest of the sampling frame.
@@ -34,7 +34,7 @@ def test_benchmark_prints_a_measurement_for_every_target(
     assert printed.count("Not usual: ") == 3 * len(extremes)
 
 
-def test_sampling_benchmark_lists_the_missed_target(
+def test_sampling_benchmark_lists_the_performance_target_that_was_missed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sampling, "ANSWER", 0)

@@ -110,7 +110,7 @@ def test_config_map_without_dsn_reads_customer_db_connection(shop: str, tmp_path
         (["--dsn", "host=/tmp dbname=x password=geheim", "--name", "../x"], 2, "--name"),
     ],
 )
-def test_config_map_errors_are_one_line_without_password(
+def test_config_map_error_contains_neither_a_traceback_nor_the_password(
     tmp_path: Path, words: list[str], code: int, part: str
 ):
     """The cases are a malformed address, an address without a server, and an invalid name."""

@@ -136,7 +136,7 @@ def test_finding_is_answered_retested_and_closed(capsys: pytest.CaptureFixture[s
         (("answer", "99999999999999999999", *ANSWER), "There is no finding"),
     ],
 )
-def test_refused_findings_command_exits_with_2_and_changes_nothing(
+def test_findings_command_with_invalid_arguments_exits_with_2_and_changes_nothing(
     capsys: pytest.CaptureFixture[str], words: tuple[str, ...], why: str
 ) -> None:
     """The reason is printed on stderr."""

@@ -62,7 +62,7 @@ def services(database: str, tmp_path: Path) -> Services:
     return build_services(tmp_path / "home", pack, specs.get)
 
 
-def test_live_column_type_check_reports_problems_of_other_databases_if_one_database_is_down(
+def test_check_of_live_column_types_reports_problems_of_other_databases_if_one_database_is_down(
     services: Services,
 ) -> None:
     """The problems concern the key of a legal hold, and an expectation."""
@@ -72,7 +72,7 @@ def test_live_column_type_check_reports_problems_of_other_databases_if_one_datab
     ]
 
 
-def test_live_column_type_check_reports_problem_of_expectation_if_hold_keys_cannot_be_read(
+def test_check_of_live_column_types_reports_problem_of_expectation_if_hold_keys_cannot_be_read(
     services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another session may have locked a table whose keys must be read."""

@@ -194,7 +194,7 @@ def test_recover_ledger_reports_ledger_rows_without_a_trusted_signature(
     assert "all sealed entries are present" not in output.out
 
 
-def test_restore_with_lost_erasure_entries_raises_error_without_incomplete_ledger_option(
+def test_restore_requires_option_incomplete_ledger_if_the_erasure_ledger_has_lost_entries(
     sealed: tuple[Company, Services], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """With `--incomplete-ledger` the remaining erasures are replayed.

@@ -218,7 +218,7 @@ def test_partners_decide_command_exits_with_2_if_no_review_is_open(
     assert run_json(capsys, "standing", "1")[0] == 0
 
 
-def test_refused_partners_questionnaire_command_opens_no_security_review(
+def test_partners_questionnaire_command_with_invalid_folder_or_partner_opens_no_security_review(
     rig: PartnersCompany, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The command is refused for a missing folder, and for a partner without a valid tier."""

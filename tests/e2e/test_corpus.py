@@ -220,7 +220,9 @@ def test_drafted_data_map_marks_at_least_75_percent_of_the_personal_columns_as_p
     assert len(wrong) <= 3, sorted(wrong)
 
 
-def test_config_check_accepts_the_completed_policy_pack(drafted: Drafted) -> None:
+def test_config_check_reports_no_problem_in_a_policy_pack_that_was_drafted_and_completed(
+    drafted: Drafted,
+) -> None:
     """A completed draft has no error."""
     assert drafted.cli.json("config", "check", **drafted.environment)["problems"] == []
 

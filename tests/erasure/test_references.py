@@ -78,7 +78,7 @@ def test_replay_compares_references_with_operator_and_collation_of_the_foreign_k
 
 
 @pytest.mark.parametrize(("tables", "key"), [(COLLATED, "a"), (ANY_CASE, "1")])
-def test_replay_detects_delete_cascades_by_the_operator_and_collation_of_the_foreign_key(
+def test_replay_fails_if_delete_would_cascade_over_foreign_key_with_unusual_operator_or_collation(
     copy: psycopg.Connection, ledger_state: Engine, empty_ledger: None, tables: str, key: str
 ) -> None:
     """An undetected cascade would delete a record that was never erased."""

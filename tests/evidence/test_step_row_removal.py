@@ -126,7 +126,7 @@ def test_step_records_are_kept_if_the_evidence_store_cannot_be_read(evidence: Ev
     assert is_left(evidence.conn, key)
 
 
-def test_step_record_deletion_stops_at_run_limit_and_skips_bundles_above_size_limit(
+def test_deletion_of_step_records_stops_at_maximum_number_of_runs_and_skips_too_large_bundles(
     evidence: Evidence,
 ) -> None:
     """Only the bundle above the size limit waits for a call with a higher limit."""

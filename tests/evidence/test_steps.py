@@ -64,7 +64,7 @@ def test_nan_metric_of_step_record_is_stored_as_none(evidence: Evidence) -> None
     assert steps_of(evidence.conn, "d", "r")[0].metrics[0].value is None
 
 
-def test_artifact_stored_again_with_same_name_replaces_earlier_artifact(evidence: Evidence) -> None:
+def test_second_artifact_with_the_same_name_replaces_the_first(evidence: Evidence) -> None:
     """A retry replaces an artifact. A name that a bundle cannot have is refused."""
     conn = evidence.conn
     keep_artifact(conn, "d", "r", "plan.csv", b"old")

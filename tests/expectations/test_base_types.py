@@ -212,7 +212,7 @@ def _type(name: str) -> SQL:
     return SQL('"char"' if name == "char" else name)
 
 
-def test_expectation_on_column_of_any_base_type_returns_expected_records_or_is_refused(
+def test_every_type_of_expectation_gives_the_expected_result_on_columns_of_every_base_type(
     database: str,
 ) -> None:
     """The test reads the types from the server, so it fails for a new type of PostgreSQL.

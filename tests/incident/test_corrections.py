@@ -46,7 +46,7 @@ def test_report_to_authority_is_due_again_after_timeline_entry_was_declared_a_mi
     assert [(item.subject, english(item.action)) for item in findings] == [
         (f"{case.number}/{wrong}",
          "Ask the data engineers to repeat the step “First report to an authority” in Airflow, "
-         "then answer the step again."),
+         "then answer “First report to an authority” again."),
     ]  # fmt: skip
     case.answer("report")
     late = time_limit(case, "reported")

@@ -255,7 +255,7 @@ def test_notices_still_due_returns_no_notice_of_cancelled_incident(company: Comp
         assert sum(statuses(conn, INDIVIDUAL, f"{case.number}/").values()) == 2
 
 
-def test_missing_timeline_entry_of_earlier_recorded_decision_is_added_by_next_answer(
+def test_next_answer_adds_timeline_entry_of_recorded_decision_if_the_entry_is_missing(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = asked(company, 1, 2)
@@ -329,7 +329,7 @@ def test_second_of_two_concurrent_decisions_raises_invalid_answer(
     assert len(case.entries(Kind.DECIDED)) == 2
 
 
-def test_decision_answered_on_outdated_form_raises_invalid_answer(company: Company) -> None:
+def test_answer_to_outdated_decision_form_raises_invalid_answer(company: Company) -> None:
     case = asked(company, 1, 2)
     outdated_answer = given(case, reason="The risk is high")
     case.answer("impact", cause_en="Another cause")

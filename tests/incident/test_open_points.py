@@ -119,7 +119,7 @@ def test_incident_cannot_be_closed_if_wider_scope_exceeds_confirmed_grade(compan
     assert all("graded" not in point for point in left(case))
 
 
-def test_report_declared_not_needed_is_required_again_after_grade_becomes_more_severe(
+def test_report_is_required_again_if_grade_becomes_more_severe_after_it_was_declared_not_needed(
     company: Company,
 ) -> None:
     case = company.open(1).until("grade")

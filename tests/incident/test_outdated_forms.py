@@ -58,7 +58,7 @@ def test_grade_answer_raises_invalid_answer_if_more_people_were_counted_after_fo
     assert case.record.incident.grade is None
 
 
-def test_grade_answered_on_outdated_form_does_not_replace_newer_grade(
+def test_answer_to_outdated_grade_form_does_not_replace_newer_grade(
     company: Company,
 ) -> None:
     """The answer to the earlier form is refused. The current form shows the newer grade."""

@@ -121,7 +121,7 @@ def test_only_the_update_run_that_adds_people_asks_for_a_new_decision(
     assert decision.Decision(another, case.record).dry_run() is None
 
 
-def test_decision_not_to_notify_added_people_keeps_earlier_decision_to_notify_others(
+def test_decision_not_to_notify_people_added_later_does_not_revoke_decision_to_notify_others(
     company: Company,
 ) -> None:
     case = asked(company, 1, 2)

@@ -168,7 +168,7 @@ def test_run_fails_if_a_timeline_entry_was_changed(company: Company) -> None:
     assert "entry 3" in english(conclusion.findings[0].message)
 
 
-def test_authority_report_declared_not_needed_gives_finding_of_severity_attention(
+def test_finding_about_authority_report_that_was_declared_not_needed_has_severity_attention(
     company: Company,
 ) -> None:
     case = company.open(1).until("grade")
@@ -372,7 +372,7 @@ def test_report_of_update_contains_number_and_text_of_timeline_entry(company: Co
     assert report.conclude(unopened, RunRecords([refused])).outcome is Outcome.FAIL
 
 
-def test_corrective_action_entered_again_in_repeated_review_creates_no_second_finding(
+def test_corrective_action_that_is_entered_again_in_a_repeated_review_creates_no_second_finding(
     company: Company,
 ) -> None:
     case = company.open(1).until("close")

@@ -122,7 +122,9 @@ def test_check_selection_raises_usage_error_if_scope_criteria_are_invalid(
     "key",
     ["13812345678", "shop/+86 138 1234 5678", "110101199003078515", "shop/11010119900307851X"],
 )
-def test_key_that_looks_like_phone_or_id_number_raises_error_without_the_number(key: str) -> None:
+def test_error_for_key_that_looks_like_phone_or_id_number_does_not_contain_the_number(
+    key: str,
+) -> None:
     message = refused(databases=("shop",), keys=("1", key))
     assert "key 2 looks like a mobile or ID number" in message
     assert key not in message

@@ -320,7 +320,7 @@ def fault(company: Company, table: str, event: str) -> Iterator[None]:
             conn.execute(text("DROP FUNCTION fail() CASCADE"))
 
 
-def test_grade_answer_recorded_again_does_not_replace_later_grade(company: Company) -> None:
+def test_repeated_recording_of_grade_answer_does_not_replace_later_grade(company: Company) -> None:
     case = before(company, "grade")
     answer = usual_answer(case, "grade")
     case.record_answer("grade", answer)

@@ -23,7 +23,7 @@ def test_review_page_contains_number_of_records_that_can_be_promoted(rig: Rig) -
     done = steps.settle(rig.table, checked).data
     assert 0 < done["set_aside"] < broken
     assert f"\n- {done['promoted']} of 30 records meet all rules for acceptance\n" in page
-    assert f"\n- 30 条记录中有 {done['promoted']} 条符合全部入库规则\n" in page
+    assert f"\n- 30 条记录中有 {done['promoted']} 条符合全部质量要求\n" in page
 
 
 @pytest.mark.parametrize("batch", [OLDEST, "IN-000004"])

@@ -339,7 +339,7 @@ def test_deliver_with_notices_false_sends_staff_notifications_and_leaves_notices
     assert post.deliver(notices=False).unusable_channels == {}  # the server is not even asked
 
 
-def test_undeliverable_notices_are_reported_without_names_of_recipients(
+def test_finding_about_undeliverable_notices_contains_their_number_but_no_recipients(
     post: Post, server: Smtp, addresses: AddressList
 ) -> None:
     del addresses, server

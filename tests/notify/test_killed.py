@@ -218,7 +218,9 @@ def test_message_is_sent_again_if_database_connection_was_lost_before_outcome_wa
     assert list(server.copies().values()) == [2]
 
 
-def test_notification_locked_by_other_process_is_skipped(post: Post, server: Smtp) -> None:
+def test_delivery_skips_notification_that_another_process_has_locked(
+    post: Post, server: Smtp
+) -> None:
     post.queue(notification(1), notification(1, "E2"))
     with post.state.connect() as conn:
         conn.execute(text("SELECT 1 FROM notification WHERE key = 'E1/1' FOR UPDATE"))

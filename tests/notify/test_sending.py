@@ -92,7 +92,7 @@ def test_sending_step_returns_a_retry_reason_if_the_mail_server_is_unreachable(
     assert figures(sending_result.record)["sent"] == 1
 
 
-def test_finding_about_login_refused_by_mail_server_contains_the_reply_code(
+def test_finding_contains_the_reply_code_with_which_the_mail_server_refused_the_login(
     post: Post, server: Smtp
 ) -> None:
     server.rule = lambda phase, _: "535 5.7.8 sesame" if phase == "MAIL" else None

@@ -66,7 +66,7 @@ def at_most(server: Smtp, lines: int) -> None:
 
 
 @pytest.mark.parametrize("urgent", [False, True])
-def test_mail_refused_as_too_large_is_split_into_smaller_mails(
+def test_mail_is_split_into_smaller_mails_if_server_refuses_it_as_too_large(
     post: Post, server: Smtp, urgent: bool
 ) -> None:
     at_most(server, 30)
@@ -83,7 +83,7 @@ def test_mail_refused_as_too_large_is_split_into_smaller_mails(
     assert set(post.states().values()) == {"sent"}
 
 
-def test_mail_with_one_notification_refused_as_too_large_is_undeliverable(
+def test_notification_is_undeliverable_if_server_refuses_mail_with_it_alone_as_too_large(
     post: Post, server: Smtp
 ) -> None:
     at_most(server, 0)

@@ -50,7 +50,7 @@ def test_every_kind_of_notification_has_a_title_in_both_languages():
         assert Translator("zh_CN").text(kind.title) != Translator("en").text(kind.title)
 
 
-def test_workflow_context_is_none_without_policy_pack_section_except_for_audit_workflows():
+def test_context_of_workflow_other_than_audit_is_none_if_policy_pack_has_no_section_for_it():
     services: Any = SimpleNamespace(pack=pack_of({}, {}))
     for name, (workflow, _kind) in notification_kinds().items():
         run = workflow.context(services)

@@ -19,7 +19,7 @@ def settings(dag_: Any) -> dict[str, tuple[str, str, int]]:
     return {task.label: (task.queue, task.pool, task.priority_weight) for task in dag_.tasks}
 
 
-def test_tasks_have_their_declared_queues_and_the_default_pool_without_operations_yaml(
+def test_tasks_have_their_declared_queues_and_the_default_pool_if_operations_yaml_is_missing(
     pack: Path,
 ) -> None:
     assert not (pack / "operations.yaml").exists()

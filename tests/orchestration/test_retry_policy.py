@@ -46,7 +46,7 @@ def test_is_permanent_returns_true_only_for_errors_that_a_retry_cannot_resolve(
     assert is_permanent(error) is permanent
 
 
-def test_permanent_error_fails_a_task_without_retry() -> None:
+def test_task_is_not_retried_after_a_permanent_error() -> None:
     from airflow.sdk import RetryAction
 
     from include.orchestration.workflow import DEFAULT_ARGS

@@ -265,7 +265,7 @@ def test_read_answers_accepts_rows_in_another_order() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.data())
-def test_read_answers_returns_entered_answers_or_raises_error_if_the_workbook_has_faults(
+def test_read_answers_returns_exactly_the_entered_answers_of_every_workbook_that_it_accepts(
     data: st.DataObject,
 ) -> None:
     words = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), max_size=20)

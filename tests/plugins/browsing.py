@@ -32,7 +32,7 @@ PATHS: Mapping[permissions.Page, tuple[str, str, str]] = {
     permissions.Page.OVERVIEW: ("/", "Overview", "总览"),
     permissions.Page.EVIDENCE: ("/evidence", "Evidence", "证据"),
     permissions.Page.WAITING: ("/waiting", "Your required actions", "您的待办事项"),
-    permissions.Page.CLOCKS: ("/clocks", "Time limits", "时限"),
+    permissions.Page.CLOCKS: ("/clocks", "Time limits", "安全事件时限"),
     permissions.Page.HOLDS: ("/holds", "Legal holds", "法律保全"),
     permissions.Page.FINDINGS: ("/findings", "Findings and actions", "发现事项与整改"),
     permissions.Page.RESTORE_POINTS: ("/restore-points", "Restore points", "恢复点"),

@@ -115,7 +115,7 @@ def test_link_to_a_report_opens_a_new_tab_if_the_page_is_inside_airflow(
     expect(report.value.get_by_role("heading", level=1)).to_have_text("Off-site backup")
     report.value.close()
     with page.context.expect_page() as tab_info:
-        pages.get_by_role("link", name="中文 (PDF)").click()
+        pages.get_by_role("link", name="中文（PDF）").click()
     tab = tab_info.value
     tab.wait_for_load_state()
     assert tab.url.endswith(f"/evidence/{number}/files/report.zh-CN.pdf")
@@ -134,10 +134,13 @@ def test_downloaded_report_and_files_in_zip_equal_the_files_in_the_evidence_stor
         visit.open("/evidence?workflow=backup_offsite&outcome=pass")
         page.get_by_role("link", name="Off-site backup", exact=True).click()
         visit.see("Off-site backup Passed", "en")
-        for link, language, title in (("English", "en", "Off-site"), ("中文", "zh-CN", "异地备份")):
+        for link, language, title in (
+            ("English (HTML)", "en", "Off-site"),
+            ("中文（HTML）", "zh-CN", "异地备份"),
+        ):
             name = f"report.{language}.html"
             with page.expect_response(f"**/files/{name}") as response:
-                page.get_by_role("link", name=f"{link} (HTML)").click()
+                page.get_by_role("link", name=link).click()
             assert response.value.body() == (folder / name).read_bytes()
             visit.see(title, language)
             page.go_back()

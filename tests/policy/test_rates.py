@@ -111,7 +111,7 @@ def test_round_up_returns_at_least_the_rate_and_adds_less_than_one_unit_of_the_l
     assert 0 <= Fraction(rounded) - rate < Fraction(1, 10**places)
 
 
-def test_percent_text_rounds_up_without_trailing_zeros() -> None:
+def test_percent_text_is_rounded_up_and_has_no_trailing_zeros() -> None:
     assert percent_text(Fraction(7, 100)) == "7%"
     assert percent_text(Fraction(1, 400)) == "0.25%"
     assert percent_text(Fraction(1, 3), 1) == "33.4%"

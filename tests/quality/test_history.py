@@ -57,7 +57,9 @@ def test_check_after_aborted_check_is_full(company_with_aborted_check: Company) 
     assert reason["text"] == "the last check did not finish"
 
 
-def test_table_emptied_after_aborted_check_is_reported(company_with_aborted_check: Company) -> None:
+def test_table_that_was_emptied_after_an_aborted_check_is_reported(
+    company_with_aborted_check: Company,
+) -> None:
     company_with_aborted_check.do("TRUNCATE person, consent")
     assert "quality.emptied" in {
         finding.code for finding in company_with_aborted_check.check().record.findings

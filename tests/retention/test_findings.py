@@ -101,7 +101,7 @@ def test_verification_reports_records_whose_referenced_record_is_missing(
     assert "note" in subject
 
 
-def test_verification_reports_attention_if_record_referenced_by_not_valid_foreign_key_is_missing(
+def test_verification_reports_attention_if_a_not_valid_foreign_key_refers_to_a_missing_record(
     postgres: EmbeddedPostgres,
 ) -> None:
     with new_runner(postgres) as runner:
@@ -196,7 +196,7 @@ def test_execution_reports_foreign_key_cycle_that_is_too_large_for_a_transaction
     assert finding_codes(counted)["retention.left"][0] is Outcome.FAIL
 
 
-def test_reference_chain_that_is_longer_than_maximum_of_a_transaction_is_deleted_completely(
+def test_chain_of_references_that_exceeds_record_limit_of_a_transaction_is_deleted_completely(
     runner: RetentionRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cycles, "MAX_RECORDS", 20)

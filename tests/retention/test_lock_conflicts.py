@@ -245,7 +245,9 @@ def test_execution_raises_service_error_if_database_session_that_holds_its_lock_
     assert runner.execute(planned).data["done"] == {"node": 5}
 
 
-def test_second_execution_at_the_same_time_fails_without_changes(runner: RetentionRunner) -> None:
+def test_second_concurrent_execution_raises_service_error_and_the_first_execution_is_completed(
+    runner: RetentionRunner,
+) -> None:
     nodes(runner, 2)
     planned = runner.plan()
     refused = []

@@ -191,7 +191,9 @@ def test_population_with_deviation_in_second_stage_is_rejected(audit: Audit) -> 
     assert len(audit.findings()) == 2
 
 
-def test_repeated_evaluation_changes_no_verdict_finding_or_workpapers(audit: Audit) -> None:
+def test_repeated_evaluation_leaves_verdicts_findings_and_workpapers_unchanged(
+    audit: Audit,
+) -> None:
     """If another run repeats the evaluation, it changes no verdict, finding or next stage."""
     part = audit.return_first_stage({"intake": (2,), "shares": (1,)})
     first = audit.evaluate(part)

@@ -92,7 +92,7 @@ def test_sample_has_the_items_that_the_published_hash_formula_gives() -> None:
     )
 
 
-def test_sample_contains_rejected_repeated_numbers_in_order_of_draw() -> None:
+def test_sample_lists_every_number_that_was_drawn_a_second_time_in_order_of_draw() -> None:
     """A repeated draw can therefore verify each rejection."""
     population, content = committed({NO_STRATUM: 25}, {NO_STRATUM: 30})
     drawn_sample = draw_from(population, content)

@@ -118,7 +118,7 @@ def test_publication_time_is_none_for_invalid_text(text: str) -> None:
 
 
 @given(st.text(max_size=40))
-def test_publication_time_is_none_or_has_utc_offset_for_any_text(text: str) -> None:
+def test_moment_of_never_returns_a_time_without_utc_offset(text: str) -> None:
     moment = samples.moment_of(text, LOCAL)
     assert moment is None or moment.utcoffset() is not None
 

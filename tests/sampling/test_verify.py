@@ -252,7 +252,7 @@ def test_redraw_reports_fault_if_sample_items_were_added_removed_or_reordered(bu
 
 
 @pytest.mark.parametrize("name", [OPENINGS, BRANCHES, STAGED])
-def test_redraw_reports_fault_if_rejected_repeated_numbers_of_sample_were_edited(
+def test_redraw_reports_fault_if_list_of_numbers_that_were_drawn_a_second_time_was_edited(
     bundle: Path, name: str
 ) -> None:
     """Ordinals and strata of rejected repetitions are added, removed or changed."""
@@ -283,7 +283,7 @@ def test_redraw_reports_fault_if_quarter_population_or_frame_in_sample_file_was_
 
 
 @pytest.mark.parametrize("seed", [f"{SEED} ", SEED.replace("3", "4", 1), "", SEED[:-1], "\ud800"])
-def test_redraw_reports_fault_or_raises_error_if_seed_was_edited(bundle: Path, seed: str) -> None:
+def test_redraw_does_not_accept_a_bundle_whose_seed_was_edited(bundle: Path, seed: str) -> None:
     """An added space is an edit too. A census does not depend on the seed."""
     path = bundle / "seed.json"
     content = json.loads(path.read_text())

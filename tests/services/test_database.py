@@ -266,7 +266,7 @@ def test_programs_get_no_pg_variables_of_the_worker(monkeypatch: pytest.MonkeyPa
     assert environment["LC_MESSAGES"] == "C"
 
 
-def test_invalid_database_address_raises_usage_error_without_its_password():
+def test_error_for_invalid_database_address_does_not_contain_its_password():
     """The text of an address may contain a password."""
     with pytest.raises(UsageError, match="Connection x is of type mysql, not postgres"):
         DatabaseAddress.from_connection(ConnectionSpec("x", "mysql"))

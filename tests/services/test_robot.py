@@ -124,7 +124,7 @@ def test_token_and_secret_are_in_no_log_or_repr(
         (ConnectionSpec("chat", "http", f"http://h/{TOKEN}", extra={"kind": "wecom"}), "not https"),
     ],
 )
-def test_invalid_chat_robot_connection_raises_usage_error_without_its_token(
+def test_error_for_invalid_chat_robot_connection_does_not_contain_its_token(
     connection_spec: ConnectionSpec, why: str
 ) -> None:
     """The error must not contain the URL, which includes the token."""

@@ -25,7 +25,7 @@ VERSION = re.compile(
     ("version", "major"),
     [(150004, 15), (90624, 9), ("15.4 (Debian 15.4-1)", 15), ("18beta1", 18), ("", 0)],
 )
-def test_major_version_is_read_from_version_number_and_version_text(
+def test_major_version_is_read_from_a_version_number_or_a_version_text(
     version: int | str, major: int
 ) -> None:
     assert major_version(version) == major

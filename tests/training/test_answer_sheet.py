@@ -112,7 +112,7 @@ def test_no_reminder_is_planned_on_day_off(
     assert plan_and_deliver(company, conninfo, date.fromisoformat(day)) == (set(), set())
 
 
-def test_courses_with_past_due_date_in_answer_sheet_equal_its_list_of_overdue_courses(
+def test_answer_sheet_lists_exactly_the_courses_whose_due_date_is_past_as_overdue(
     sample: tuple[str, AnswerSheet],
 ):
     _, sheet = sample

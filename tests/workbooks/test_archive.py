@@ -33,7 +33,7 @@ def test_numeric_xml_character_references_are_decoded_to_utf8_characters(inside:
     assert inside.isascii() or not written.isascii()
 
 
-def test_character_references_in_xml_part_with_iso_8859_1_encoding_are_unchanged():
+def test_xml_character_references_are_not_decoded_if_part_declares_encoding_iso_8859_1():
     part = b'<?xml version="1.0" encoding="ISO-8859-1"?><a>&#38190;</a>'
     assert decode_character_references(part) == part
 

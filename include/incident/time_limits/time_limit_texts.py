@@ -155,7 +155,7 @@ def _plain_state_text(time_limit: TimeLimit) -> Message:
                 "proposed grade"
             )
         case TimeLimitState.NOT_BEGUN:
-            return _("starts when the incident is closed")
+            return _("counted from the closing of the incident")
         case TimeLimitState.LATE:
             return _(
                 "done at {at}, late by {length:duration}",

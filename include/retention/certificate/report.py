@@ -234,15 +234,15 @@ def _summary(outcome: Outcome, cases: Sequence[DatabaseRun]) -> Message:
     late = _sum_of_figure(cases, lambda verification: verification.requests_overdue)
     if unexplained:
         return _(
-            "{count} expired records are still stored without a reason.",
+            "{count} expired records remain, and the report states no reason for this.",
             count=unexplained,
         )
     if late:
         return _("{count} erasure requests are overdue.", count=late)
     if outcome is Outcome.FAIL:
         return _(
-            "All expired records were disposed of or are still stored for a reason, but other "
-            "checks of the run failed: see the findings."
+            "All expired records were disposed of, or the report states why they remain. But "
+            "other checks of the run failed: see the findings."
         )
     if not any(case.rules for case in cases):
         return _("The policy pack defines no retention periods, so no record was disposed of.")
@@ -250,8 +250,8 @@ def _summary(outcome: Outcome, cases: Sequence[DatabaseRun]) -> Message:
     values = {"deleted": deleted or 0, "masked": masked or 0}
     if outcome is Outcome.ATTENTION:
         return _(
-            "All expired records were disposed of ({deleted} deleted, {masked} masked) or are "
-            "still stored for a reason. Some findings need attention.",
+            "All expired records were disposed of ({deleted} deleted, {masked} masked), or the "
+            "report states why they remain. Some findings need attention.",
             **values,
         )
     if not deleted and not masked:
@@ -260,8 +260,8 @@ def _summary(outcome: Outcome, cases: Sequence[DatabaseRun]) -> Message:
             "record is kept."
         )
     return _(
-        "All expired records were disposed of ({deleted} deleted, {masked} masked) or are "
-        "still stored for a reason.",
+        "All expired records were disposed of ({deleted} deleted, {masked} masked), or the "
+        "report states why they remain.",
         **values,
     )
 
@@ -290,14 +290,14 @@ def _facts(cases: Sequence[DatabaseRun]) -> list[Fact]:
             else None,
         ),
         Fact(
-            label=_("Expired records that are still stored without a reason"),
+            label=_("Expired records that remain without a stated reason"),
             value=unexplained,
             unit="rows",
             status=must_be_zero(unexplained),
             note=_("target: 0"),
         ),
         Fact(
-            label=_("Expired records that are still stored for a reason"),
+            label=_("Expired records that remain for a stated reason"),
             value=_sum_or_none([held, referred, waiting]),
             unit="rows",
             note=None

@@ -293,7 +293,7 @@ def _done_table(case: DatabaseRun) -> Table:
     return table_of(
         _(
             "Number of disposed records according to the erasure ledger. Separate queries "
-            "counted the records that remain without a reason"
+            "counted the records that remain without a stated reason"
         ),
         case.classes,
         [
@@ -307,7 +307,7 @@ def _done_table(case: DatabaseRun) -> Table:
                 lambda planned: None if dropped is None else dropped.get(planned.name, 0),
             ),
             (_("Not disposed of"), "number", case.planned_but_not_erased),
-            (_("Remaining without a reason"), "number", unexplained),
+            (_("Remaining without a stated reason"), "number", unexplained),
         ],
     )
 

@@ -463,9 +463,9 @@ def _describe_side_effect(effect: SideEffect, records: int) -> Message:
             table=effect.table,
         )
     return _(
-        "{count} records remain: fewer records of {table} were changed than their deletion "
-        "requires, so the transaction was rolled back. A trigger or rule prevented the change, "
-        "or another session changed the records.",
+        "{count} records remain: the database changed fewer rows of {table} than expected, so "
+        "the transaction was rolled back. A trigger or rule prevented the change, or another "
+        "session changed the records.",
         count=records,
         table=effect.table,
     )

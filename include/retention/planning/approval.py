@@ -125,8 +125,8 @@ def describe_limit(tripped: ExceededLimit) -> Message:
         )
     if recent:
         return _(
-            "more than {count} records, the allowed share of the class, including {recent} "
-            "records that other runs disposed of in the last day",
+            "more than {count} records, which is the largest allowed share of the class, "
+            "including {recent} records that other runs disposed of in the last day",
             count=allowed,
             recent=recent,
         )
@@ -134,7 +134,10 @@ def describe_limit(tripped: ExceededLimit) -> Message:
         case "records":
             return _("more than {count} records in one run", count=allowed)
         case "percent":
-            return _("more than {count} records, the allowed share of the class", count=allowed)
+            return _(
+                "more than {count} records, which is the largest allowed share of the class",
+                count=allowed,
+            )
         case _:
             return _(
                 "more than {count} records, the limit calculated from the last runs", count=allowed
@@ -395,8 +398,8 @@ _REFUSALS: dict[RefusalCause, tuple[Outcome, Message]] = {
     RefusalCause.NOBODY: (
         Outcome.ATTENTION,
         _(
-            "No approver answered the approval request in time. The records of the classes in "
-            "the request remain."
+            "No approver answered the approval request in time, so the records in the request "
+            "were not disposed of."
         ),
     ),
     RefusalCause.OWN_REQUEST: (
@@ -414,8 +417,8 @@ _REFUSALS: dict[RefusalCause, tuple[Outcome, Message]] = {
     RefusalCause.NO_REASON: (
         Outcome.ATTENTION,
         _(
-            "{person} rejected the disposition plan without a reason. The records of the classes "
-            "in the plan remain.",
+            "{person} rejected the disposition plan without a reason, so the records in the "
+            "plan were not disposed of.",
             person="",
         ),
     ),

@@ -189,7 +189,7 @@ def test_reason_of_failed_count_contains_name_of_missing_column_or_table(shop: S
     assert 'relation "public.doc" does not exist' in why(shop.count())
 
 
-def test_count_is_unknown_with_reason_syntax_error_if_sql_of_policy_pack_is_invalid(
+def test_reason_of_unknown_count_contains_syntax_error_if_sql_of_policy_pack_is_invalid(
     shop: Shop,
 ) -> None:
     broken = Records(collection="doc", subjects=("r.writer +",))

@@ -122,7 +122,7 @@ def test_later_decision_not_to_notify_does_not_change_time_of_notification_miles
     assert times == {"individuals_told": h(2)}
 
 
-def test_timeline_entry_declared_a_mistake_reaches_no_milestone():
+def test_timeline_entry_that_was_declared_a_mistake_reaches_no_milestone():
     wrong = event(Kind.REPORTED, 1, authority="cac")
     assert reached(wrong, event(Kind.NOTE, 2, voids=[1])) == {}
     assert reached(

@@ -30,7 +30,7 @@ from tests.retention.certificate.certificate_records import (
     verification_data,
 )
 
-UNEXPLAINED = "Expired records that are still stored without a reason"
+UNEXPLAINED = "Expired records that remain without a stated reason"
 GOOD = {"expired_records_unexplained": 0, "erasure_requests_overdue": 0}
 UNKNOWN = dict.fromkeys(GOOD)
 COPY = {
@@ -59,15 +59,15 @@ def test_certificate_can_be_built_from_step_records_of_earlier_version() -> None
     """The results of an earlier version lack figures that were added later."""
     old = {key: value for key, value in remaining_data(held=3).items() if key != "waiting"}
     conclusion = certificate(run_records(verify=verification_data({"order": 10}, [old])))
-    assert shown(conclusion, "Expired records that are still stored for a reason") == "3 rows"
+    assert shown(conclusion, "Expired records that remain for a stated reason") == "3 rows"
 
 
 def test_certificate_of_complete_run_passes_and_has_both_control_indicators() -> None:
     conclusion = certificate(run_records())
     assert conclusion.outcome is Outcome.PASS
     assert english(conclusion.summary) == (
-        "All expired records were disposed of (10 deleted, 0 masked) or are still stored for a "
-        "reason."
+        "All expired records were disposed of (10 deleted, 0 masked), or the report states why "
+        "they remain."
     )
     assert indicators(conclusion) == GOOD
     assert shown(conclusion, "Records disposed of") == "10 rows"
@@ -167,10 +167,12 @@ def test_indicator_counts_records_without_reason_even_if_another_database_is_unv
     assert indicators(conclusion)["erasure_requests_overdue"] is None
 
 
-def test_certificate_summary_starts_with_number_of_remaining_records_or_overdue_requests() -> None:
+def test_certificate_summary_states_how_many_records_remain_and_how_many_requests_are_overdue() -> (
+    None
+):
     left = verification_data({"order": 7}, [remaining_data(unexplained=3)])
     conclusion = certificate(run_records(verify=left))
-    assert english(conclusion.summary).startswith("3 expired records are still stored")
+    assert english(conclusion.summary).startswith("3 expired records remain, and")
     assert fact(conclusion, UNEXPLAINED).status is Outcome.FAIL
     late = verification_data({"order": 10}, [remaining_data()], requests_open=2, requests_overdue=1)
     conclusion = certificate(run_records(verify=late))

@@ -311,7 +311,7 @@ def test_certificate_contains_sha256sum_command_with_hash_of_the_plan() -> None:
         (FULL["verify"]["copies"], "20261001T180000Z-60b3d7 | 2026-10-02 02:00 UTC+08:00 | "),
     ],
 )
-def test_database_section_contains_backups_or_says_that_none_exist_or_store_is_unreadable(
+def test_database_section_lists_backups_with_deleted_records_or_states_why_it_lists_none(
     copies: Any, said: str
 ) -> None:
     conclusion = certificate(

@@ -314,7 +314,7 @@ def test_plan_and_execution_raise_usage_error_if_postgresql_setting_track_counts
     assert len(schema.keys("a")) == 6
 
 
-def test_plan_contains_database_triggers_rules_and_publications_that_planned_changes_activate(
+def test_plan_lists_triggers_rewrite_rules_and_publications_that_its_deletions_and_updates_activate(
     schema: RetentionSchema,
 ) -> None:
     """Only tables whose records are deleted or lose a foreign key are considered.

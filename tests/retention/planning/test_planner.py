@@ -313,7 +313,7 @@ def test_error_message_contains_no_value_of_record_if_sql_of_record_class_fails(
     assert "file 100" not in f"{caught.value}{caught.value.__cause__}"
 
 
-def test_plan_counts_records_kept_because_minimum_period_has_no_start_date(
+def test_plan_counts_records_that_are_kept_because_their_minimum_period_has_no_start_date(
     schema: RetentionSchema,
 ) -> None:
     schema.run(
@@ -334,7 +334,7 @@ def test_plan_counts_records_kept_because_minimum_period_has_no_start_date(
     assert schema.plan().classes[0].minimum_not_started == 0
 
 
-def test_already_masked_record_is_not_counted_if_its_minimum_period_has_no_start_date(
+def test_plan_does_not_count_masked_records_among_those_whose_minimum_period_has_no_start_date(
     schema: RetentionSchema,
 ) -> None:
     schema.run(f"""

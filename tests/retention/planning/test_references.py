@@ -63,7 +63,7 @@ def test_referenced_record_is_kept_if_foreign_key_has_on_delete_no_action_restri
 
 
 @pytest.mark.parametrize("on_delete", ["SET NULL", "SET DEFAULT"])
-def test_record_referenced_with_on_delete_set_null_is_kept_only_if_referring_table_is_unmapped(
+def test_on_delete_set_null_keeps_referenced_record_only_if_referring_table_is_unmapped(
     schema: RetentionSchema, on_delete: str
 ) -> None:
     _nulled(schema, on_delete)

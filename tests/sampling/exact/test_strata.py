@@ -121,7 +121,7 @@ def test_stratified_sample_of_small_population_is_whole_population() -> None:
     assert allocation.drawn == {"a": 20, "b": 10}
 
 
-def test_stratified_stages_keep_planned_risk_or_raise_error_if_a_stratum_is_too_small() -> None:
+def test_stratified_stages_keep_planned_risk_and_refuse_strata_too_small_for_all_stages() -> None:
     """Each stratum must have enough items for all stages."""
     plan, allocation = stratified_stages(FIVE, NINETY_FIVE, 2, {"a": 5000, "b": 3000})
     assert plan.achieved_risk <= FIVE

@@ -360,7 +360,7 @@ def test_s3_client_verifies_tls_and_has_timeouts_and_retries_by_default() -> Non
 
 
 @pytest.mark.parametrize("endpoint", ["not a url", "s3.example.com", "http://user:geheim@"])
-def test_malformed_s3_endpoint_raises_usage_error_without_the_password(endpoint: str) -> None:
+def test_error_for_malformed_s3_endpoint_does_not_contain_the_password(endpoint: str) -> None:
     """The error must not contain the endpoint, which may include a password."""
     with pytest.raises(UsageError) as caught:
         make_s3_client(endpoint, "x", "k", "s")
