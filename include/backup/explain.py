@@ -110,9 +110,9 @@ _OUT_OF_RANGE = re.compile(
 
 
 def known_message(text: str) -> str | None:
-    """Return a message of the server without values of rows.
+    """Return a PostgreSQL message with the values of rows removed.
 
-    Return None if the text is not one of those messages of PostgreSQL that this module knows.
+    Return None if this module does not know the message.
 
     Args:
         text: first line of the server's message, without the severity.

@@ -97,10 +97,13 @@ class Offsite:
 
 
 def offsite_of(services: Services) -> Offsite:
-    """Return the off-site store with the recipients and keys of its connection.
+    """Return the off-site store, with the recipients and keys of the backups in it.
+
+    They come from the connection `offsite_store`. The keys that sign and verify manifests may also
+    come from the connection `evidence_store`.
 
     Raises:
-        UsageError: a connection is missing or cannot be used.
+        UsageError: one of these two connections is missing or cannot be used.
     """
     recipients, unreadable = services.recipients()
     store = services.store("offsite_store")

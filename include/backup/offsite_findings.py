@@ -91,16 +91,16 @@ def _explain(problem: StoreProblem, store: ObjectStore) -> tuple[Message, Messag
 
 
 def check_routes(findings: StepFindings, routes: Iterable[Route]) -> None:
-    """Add findings about network routes to other machines without verified TLS.
+    """Add findings about network routes that verified TLS does not protect.
 
     A finding about a store or KMS fails the step: an attacker on the network could prevent backups
     from being stored, or read the keys that encrypt them. A finding about a database only needs
-    attention. Its connection may deliberately set a weaker ``sslmode``, because the network
-    encrypts all traffic.
+    attention: its connection may set a weaker ``sslmode`` on purpose, for example because the
+    network itself encrypts all traffic.
 
     Args:
         findings: findings of the step.
-        routes: network routes without verified TLS.
+        routes: network routes to other machines that verified TLS does not protect.
     """
     for route in routes:
         is_database = route.destination is Destination.DATABASE

@@ -160,14 +160,16 @@ class Snapshot:
 
 @contextmanager
 def open_snapshot(source: DatabaseAddress) -> Iterator[Snapshot]:
-    """Open a snapshot for the block. Until the block ends, no table can be dropped or rewritten.
+    """Open a snapshot of a database for the duration of the ``with`` block.
 
-    Every table is locked. If a table is dropped before it is locked, the tables are listed again.
-    After all tables are locked, a DROP in another session waits until the snapshot is closed.
+    The snapshot locks every table, so no other session can drop or rewrite a table until the block
+    ends. A DROP in another session waits until then. If a table is dropped before it is locked, the
+    tables are listed again.
 
     Raises:
-        UsageError: the role may not read a table, or sees only some rows of a table; the name of a
-            table cannot be written in UTF-8; or pg_dump does not support the version of the server.
+        UsageError: the role is not allowed to read a table, or sees only some rows of a table; the
+            name of a table cannot be written in UTF-8; or pg_dump does not support the version of
+            the server.
         ServiceError: the tables cannot be locked, or the connection was lost.
     """
     with connected(source) as connection:

@@ -39,7 +39,9 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Preparation:
-    """The preparation of the servers in the Docker Compose stack.
+    """Prepares the servers of the Docker Compose stack.
+
+    The methods create the roles, databases and buckets, and load the sample database.
 
     Args:
         secrets: folder with the secrets inside this container.

@@ -42,7 +42,7 @@ class Zone:
         reaches_databases: whether the workers connect to the mapped databases with the logins that
             the data maps name.
         offsite: whether the workers connect to the off-site store.
-        sends: whether the workers send messages: by the mail server, and by the webhooks of chat
+        sends: whether the workers send messages through the mail server and the webhooks of chat
             robots.
         servers: servers of the stack that the workers connect to, in addition to broker, API
             server, PostgreSQL and object store.

@@ -241,7 +241,7 @@ def _migrate(conn: Connection, name: str) -> None:
 
 
 def _find(conn: Connection, name: str) -> Sandbox | None:
-    """Return the drill whose schema has the given name, or None if no such schema exists.
+    """Return the sandbox whose schema has the given name, or None if no such schema exists.
 
     Raises:
         ControlFailed: the schema was not created by ParcelSeal.
@@ -256,7 +256,7 @@ def _find(conn: Connection, name: str) -> Sandbox | None:
 
 
 def _read(name: str, comment: str | None) -> Sandbox | None:
-    """Return the drill that the comment of a schema describes.
+    """Return the sandbox that the comment of a schema describes.
 
     Return None if ParcelSeal did not write the comment.
 

@@ -221,7 +221,7 @@ def record_exceeds_mask(mask: Mask, shapes: Mapping[str, ColumnShape]) -> Compos
 
 
 def needs_masking(mask: Mask, shapes: Mapping[str, ColumnShape]) -> Composable:
-    """Return the SQL condition that record ``t`` still has to be masked.
+    """Return the SQL condition under which a record (table alias ``t``) still has to be masked.
 
     The condition is true if the column for the time of masking is empty, or if a column shows more
     than its mask allows.

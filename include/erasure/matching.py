@@ -73,12 +73,13 @@ class ComparedTable:
 
     Attributes:
         columns: columns of the primary key, in order.
-        condition: SQL condition on record ``t``. Only records that meet it are compared; None
-            compares all records.
-        key_types: types of the primary key, as `include.erasure.tables.primary_key_types` returns
-            them. Only entries with one of these types are compared. An item that is None selects
-            the entries without recorded types. If the attribute itself is None, all entries are
-            compared.
+        condition: SQL condition that selects the records to compare; it refers to the table as
+            ``t``. None compares all records.
+        key_types: alternatives for the types of the primary key. Each alternative is one text with
+            the types of all key columns, as `include.erasure.tables.primary_key_types` returns it.
+            Only entries whose recorded types equal an alternative are compared. The alternative
+            None stands for entries without recorded types. If the attribute itself is None, entries
+            of all types are compared.
     """
 
     database: str

@@ -215,7 +215,8 @@ def close(
 ) -> ErasureRequest:
     """Close a completed or withdrawn request. The request stays in the register.
 
-    The stored keys of its records (`include.erasure.request_records`) are deleted.
+    The function also deletes the primary keys, or their HMACs, of the records that runs found for
+    the request; see `include.erasure.request_records`.
 
     Args:
         conn: the state database.
@@ -225,7 +226,8 @@ def close(
         because: reason for closing the request.
 
     Raises:
-        UsageError: the request does not exist or is already closed, or a text is empty.
+        UsageError: the request does not exist or is already closed, or `closed_by` or `because` is
+            empty.
     """
     refuse_empty("A request", {"closed_by": closed_by, "because": because})
     row = conn.execute(

@@ -67,8 +67,9 @@ class SearchedCollection:
         collection: name of the collection in the data map.
         table: table of the collection in the copy.
         columns: columns of the key in this table, in the order of the key.
-        key_types: types of the key, as `include.erasure.tables.primary_key_types` returns them. The
-            search uses only entries with one of these types. The element None stands for entries
+        key_types: alternatives for the types of the key, each as
+            `include.erasure.tables.primary_key_types` returns it. The search uses only entries
+            whose recorded types equal an alternative. The alternative None stands for entries
             without recorded types.
         staged: temporary table of the copy with the keys of the erased records that the replay
             found. Its columns ``k0``, ``k1`` and so on contain the key columns as texts. The search
@@ -143,7 +144,7 @@ def search(
 
 @dataclass
 class _Search:
-    """The search of a restored copy for the erased keys of one collection.
+    """Searches a restored copy of a database for keys that were erased from one collection.
 
     For the attributes, see `search` and `include.erasure.catalogue.Catalogue`.
     """

@@ -41,7 +41,7 @@ SEALED_AHEAD = _(
 
 
 class Age(StrEnum):
-    """How old a control's newest evidence is, compared with the cadence in the policy pack.
+    """Whether a control's newest evidence is current according to the cadence in the policy pack.
 
     Attributes:
         IN_TIME: not older than one cadence and its grace period.
@@ -68,8 +68,9 @@ class ControlEvidence:
         problem: why the newest bundle is not valid or has no result for the control; None
             otherwise.
         due_at: when the next evidence is due, in UTC; None if the control has no evidence.
-        age: age of the newest evidence, compared with the cadence. It is counted from
-            `finished_at`, or from the time of the seal if the bundle is not valid.
+        age: whether the newest evidence is in time, late or stale according to the cadence;
+            `Age.NEVER` if the control has no evidence. The age is counted from `finished_at`, or
+            from the time of the seal if the bundle is not valid.
         trend: run outcomes of the 14 newest bundles that are evidence for the control, oldest
             first.
         findings: all findings of the newest bundle, including those against other clauses.

@@ -1,12 +1,17 @@
-"""Finish interrupted seals: store their signatures, and add ledger rows for their bundles.
+"""Repair the evidence store and the ledger after interrupted seals and restored backups.
 
-A seal commits the ledger row and the signature in one transaction, and puts the signature into the
-store afterwards. If a seal loses its connection before the commit, its bundle has no signature, so
-no other bundle can link to it. If a seal is interrupted after the commit, any later seal can put
-the signature into the store.
+A seal commits the ledger row and the signature of its bundle in one transaction. Afterwards it puts
+the signature into the store. The module repairs these situations:
 
-A signed bundle lacks its ledger row in two cases: a seal of an older version of ParcelSeal was
-killed, or an older backup of the state database was restored.
+- A seal was interrupted after the commit, so the store lacks the signature. The next seal of any
+  run copies it from the state database to the store.
+- A signed bundle has no ledger row, because an older backup of the state database was restored or
+  because rows were deleted. The missing rows are added.
+- A signed bundle has no ledger row, because an older version of ParcelSeal was interrupted during
+  the seal. The missing row is added.
+
+A seal that is interrupted before the commit needs no repair. Its bundle has no signature, so no
+other bundle can link to it.
 """
 
 from __future__ import annotations
@@ -85,7 +90,7 @@ def pending_signatures(conn: Connection) -> dict[str, bytes]:
 def begun_bundles(conn: Connection) -> set[str]:
     """Return the folders of bundles whose seal has started, but has not committed a ledger row.
 
-    Some of these seals are still running, others were killed.
+    Some of these seals are still running, the others were interrupted.
     """
     columns = evidence_intent.c
     return set(conn.scalars(select(columns.bundle).where(columns.signature.is_(None))))

@@ -68,7 +68,7 @@ UNRECORDED_READ = 50  # newest signed bundles without a ledger row whose result.
 COMPARED = 8  # different figures of a register that are compared from these bundles
 ACTION = (
     "Restore the state database from a newer backup. If there is no newer backup, "
-    "`./parcelseal recover-ledger` lists the missing rows, and `--accept-losses` lets runs "
+    "`./parcelseal recover-ledger` counts the missing rows, and `--accept-losses` lets runs "
     "continue without them."
 )
 

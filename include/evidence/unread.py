@@ -126,10 +126,12 @@ ACCEPT = (
 class ReadAgain:
     """The result of another attempt to read bundles that could not be read before.
 
+    Each bundle that still cannot be read is in exactly one of `unreadable` and `untrusted`.
+
     Attributes:
-        states: register states of the bundles that can be read now.
-        unreadable: folders of bundles that are still not valid.
-        untrusted: folders of bundles that are still not valid and whose ledger row was not signed
+        states: the register states that the other bundles contain.
+        unreadable: folders of bundles that still cannot be read, except for those in `untrusted`.
+        untrusted: folders of bundles that still cannot be read and whose ledger row is not signed
             by a trusted key.
     """
 
@@ -145,7 +147,7 @@ def read_again(
     bundles: Iterable[str],
     parse: Callable[[bytes | None], RegisterState | None],
 ) -> ReadAgain:
-    """Try again to read the register states of bundles that could not be read before.
+    """Try again to read the register states that certain bundles contain.
 
     If a bundle can be read now, it may itself list bundles that could not be read when it was
     sealed. The function tries to read these as well.
@@ -154,7 +156,7 @@ def read_again(
         store: the evidence store.
         state: the state database.
         keys: public keys whose seals are accepted.
-        bundles: folders of the bundles.
+        bundles: folders of the bundles that could not be read before.
         parse: returns the register state in a result.json, or None if it has none; raises
             EvidenceRefused if the content is None or not valid.
 

@@ -133,7 +133,9 @@ def equal_form(column: str, kind: ColumnType) -> str:
 
 
 def value_set_member_sql(value: Value, kind: ColumnType, timezone: str) -> str:
-    """Return SQL for one value of a set of allowed values, in the type of `equal_form`.
+    """Return SQL for one allowed value, cast to the type in which the column is compared.
+
+    `equal_form` casts the column to the same type.
 
     Args:
         value: value in the policy pack.

@@ -55,7 +55,8 @@ class IncidentRecord:
     def grade(self) -> str | None:
         """The grade that was last confirmed on the timeline; None before the first confirmation.
 
-        `Incident.grade` is used only for lists, because no digest protects the register's grade.
+        `Incident.grade` comes from the register, where no digest protects it. So it is used only
+        for lists.
         """
         confirmed = confirmed_grades(self.entries)
         return confirmed[-1].grade if confirmed else None

@@ -49,7 +49,7 @@ class Team:
         return self.member(account) is not None
 
     def member(self, account: str) -> str | None:
-        """Return a user id in the spelling of `people`, or None if the user is not in `people`.
+        """Return a user id as `people` spells it, or None if the user is not in `people`.
 
         Args:
             account: user id in any spelling.

@@ -18,9 +18,9 @@ from include.workflow.run_context import RunContext
 
 
 def respondents(run: RunContext[None]) -> list[Sequence[str]]:
-    """Return the user ids of all people who may review batches, as the only item of a list.
+    """Return one list, with the user ids of all people who may review batches.
 
-    The list is empty if the policy pack has no intake rules. An incoming table whose database
+    The outer list is empty if the policy pack has no intake rules. An incoming table whose database
     cannot be read is skipped here, because the run of the workflow reports it.
     """
     if not run.pack.intake:

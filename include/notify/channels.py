@@ -166,7 +166,7 @@ class RobotChannel:
         return self
 
     def ready(self) -> Reply:
-        """Return a reply that says the channel can be used, without a check.
+        """Return the reply that the channel can be used. No server is asked.
 
         Each chat has its own robot. Which robot is needed is only known when a message is sent.
         """

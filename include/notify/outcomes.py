@@ -214,8 +214,8 @@ def release(
 ) -> None:
     """Give up the claim on messages that this process did not send.
 
-    Each message is dissolved, and any process can then send its notifications in new messages. A
-    message that an earlier attempt may have sent is not dissolved. Any process can claim it again.
+    A message that no earlier attempt can have sent is dissolved: any process can then send its
+    notifications in new messages. Every other message stays, and any process can claim it again.
 
     Args:
         conn: connection for recording outcomes.
@@ -376,11 +376,12 @@ def has_due_messages(conn: Connection, query: DeliveryQuery, *, report: bool) ->
 
 
 def count_unsent(conn: Connection, query: DeliveryQuery) -> tuple[int, int]:
-    """Count the notifications that wait: those that are due, and those that are not due yet.
+    """Count the waiting notifications: those that are due, and those that are not due yet.
 
-    Notifications that are not due yet wait for the end of quiet hours, a workday, or the digest of
-    another day. Notifications in messages that another process is sending are not counted.
-    `count_sent_by_others` counts these messages.
+    A notification that is not due yet waits for the end of quiet hours or for a workday. It may
+    also wait for the next day, because today's digest was already sent to its recipient.
+    Notifications are not counted while a process is sending their message. `count_sent_by_others`
+    returns the number of these messages.
     """
     due, pending = conn.execute(_LEFT, query.values()).one()
     return due, pending - due

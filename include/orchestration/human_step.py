@@ -45,9 +45,9 @@ class HumanStep(HITLOperator):
 
     If ``store_answer`` raises `InvalidAnswer`, the step asks again. Then ``ask`` builds another
     required action, with the current people, text and form. A step may ask any number of times;
-    this does not count as a failure and uses no retry. A cleared step asks again, too. If an
-    earlier attempt entered the decision and was killed before it stored its record, ``ask`` stores
-    the record and returns None.
+    this does not count as a failure and uses no retry. A cleared step asks again, too. An earlier
+    attempt may have stored the decision, and may have been killed before it stored the record of
+    the step. In this case, ``ask`` stores the record and returns None.
 
     Every form has `RequiredAction.content` in a hidden field. ``store_answer`` compares
     `Answer.content` with the current content, and raises `InvalidAnswer` if they differ. So an
@@ -59,23 +59,25 @@ class HumanStep(HITLOperator):
             task, a mapping with the part under the key ``part``.
         ask: builds the required action for a part; returns None if no decision is required. Its
             docstring is the description of the task in Airflow.
-        optional: whether most runs do not need a decision. If True, a command may omit the answer
-            to the step. If the step then asks in an in-process run, it continues as if nobody had
-            answered.
-        choices: possible answers. With the first choice, the run continues. A required action may
-            have other choices, but a command can give only the choices of the step.
+        optional: whether most runs need no decision. If True, a command may omit the answer to the
+            step. If an in-process run then needs a decision, the step stores an empty answer, as
+            after a timeout.
+        choices: possible answers. `store_answer` decides what each of them means. The first choice
+            is the example in the error message about a wrong or missing `--answer`. A required
+            action may have other choices, but a command can give only the choices of the step.
         form: fields of the form; by default a field for the reason. A required action may have
             another form.
         command_form: returns the form values for an answer that a command gives. Its arguments are
             the text of the answer and the time of entry.
-        store_answer: enters the answer for a part. Returns ids and the outcome, which are stored in
-            XCom.
+        store_answer: stores the answer for a part. Returns ids and the outcome, which Airflow
+            stores in XCom.
         response_timeout: how long the step waits. After that, ``store_answer`` receives an empty
             answer.
         is_unattended: whether no person can answer, as in an in-process run; see
             `answer_in_process`. With None, only a run of ``airflow dags test`` is unattended.
-        auto_answer: enters the answer that a command gives for a task instance, and returns the
-            event with which Airflow resumes the task; see `answer_in_process`.
+        auto_answer: submits the answer that a command gives to the required action of a task
+            instance. Returns the event with which Airflow resumes the task; see
+            `answer_in_process`.
         can_ask_again: whether the step asks again if `store_answer` raises `InvalidAnswer`. If
             False, the step fails.
     """
@@ -150,9 +152,9 @@ class HumanStep(HITLOperator):
         raise TaskAwaitingInput(method_name="execute_complete", timeout=self.response_timeout)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
-        """Enter the answer with which Airflow resumes the step.
+        """Store the answer with which Airflow resumes the step.
 
-        A timeout is entered as an empty answer, which is never an approval.
+        After a timeout, an empty answer is stored. It is never an approval.
         """
         del context
         return self._enter(answer_of(event))
@@ -259,12 +261,13 @@ def options(task: Any) -> list[str]:
 def answer_in_process(task: Any, answer: Callable[[Any], Mapping[str, Any]] | None) -> None:
     """Prepare a human step for an in-process run, where no person can answer.
 
-    The step enters the answer that the command gives. Without an answer, it continues as if nobody
-    had answered. If the answer is invalid, the step fails, because it cannot ask again.
+    The step stores the answer that the command gives. Without such an answer, it stores an empty
+    answer, as after a timeout. If the answer is invalid, the step fails, because it cannot ask
+    again.
 
     Args:
         task: the human step, mapped or not.
-        answer: enters the answer of the command; None if the command has no answer for the step.
+        answer: submits the answer of the command; None if the command has no answer for the step.
     """
     settings = {"is_unattended": answer is None, "auto_answer": answer, "can_ask_again": False}
     if hasattr(task, "partial_kwargs"):

@@ -354,9 +354,12 @@ def _command_form(
 def ask_people(
     workflow: AnyWorkflow, human: HumanTask[Any, Any], part: str
 ) -> RequiredAction | None:
-    """Return the required action of a human task, or None if no decision is required.
+    """Build the required action of a human task, or return None if no decision is required.
 
-    The record of the task is stored, unless the human task stores a record only after an answer.
+    The function also stores the record of the task, which contains the findings of `HumanTask.ask`
+    until a person answers. A human task with the attribute `HumanTask.entered` is an exception: its
+    record is stored only after an answer. The function does not create the required action in
+    Airflow; `HumanStep` does.
 
     Args:
         workflow: declaration of the workflow.
@@ -386,9 +389,10 @@ def ask_people(
 def _ask_without_record(
     workflow: AnyWorkflow, human: HumanTask[Any, Any], part: str
 ) -> RequiredAction | None:
-    """Return the required action of a human task that stores a record only after an answer.
+    """Build the required action of a human task that has the attribute `HumanTask.entered`.
 
-    If no decision is required, return None, and replace a record that a failed attempt left.
+    The record of such a task is stored only after an answer. If no decision is required, the
+    function returns None. If a failed attempt left a record, the function then replaces it.
 
     Args:
         workflow: declaration of the workflow.

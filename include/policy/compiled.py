@@ -78,12 +78,12 @@ class _Index(Rule):
 
     Attributes:
         files: files of the pack, sorted by path.
-        databases: databases without their collections.
+        databases: the databases; their collections are left out.
         collections: names of the collections of each database, in the order of ``databases``.
         faults: problems of faulty data maps, by name of the database.
         content: file name -> content of the file, except for data maps, suites and retention.yaml.
-        sections: file name -> ids of the connections that the file names, for each pack file that
-            only a single workflow reads.
+        sections: for each pack file that only one workflow reads: file name -> ids of the
+            connections that the file names.
         retention: for each rule in retention.yaml, the name of its database, in the order of the
             rules.
         suites: for each suite, the name of its database, in the order of the suites.

@@ -328,7 +328,10 @@ class PolicyPack(Rule):
         return names[0]
 
     def retention_of(self, database: str) -> tuple[RetentionRule, ...]:
-        """Return the record classes of a database, in the order of retention.yaml."""
+        """Return the retention rules of a database, in the order of retention.yaml.
+
+        There is one retention rule for each record class.
+        """
         if isinstance(self.retention, RulesByDatabase):
             return self.retention.of(database)
         return tuple(

@@ -414,10 +414,11 @@ class Calendar(Rule):
             installed version of the Python library ``holidays`` does not know yet.
         opened: Further workdays: days on which the company works, and make-up workdays that the
             library does not know yet.
-        announced: Years for which ``opened`` and ``closed`` together contain every official make-up
-            workday and public holiday that the library does not know. If ``holidays`` is ``CN``,
-            the training report states that the calendar of a year is unknown, unless the year is
-            listed here or the library has make-up workdays of the year.
+        announced: Years whose official calendar is complete in ``opened``, ``closed`` and the
+            library. If ``holidays`` is ``CN``, list a year here as soon as you have entered all of
+            its days that the library does not know. Until then, the training report states that the
+            calendar of the year is unknown, unless the library has make-up workdays of the year.
+            For other values of ``holidays``, the key has no effect.
         quiet: Hours in which only urgent notifications are sent.
     """
 
@@ -487,9 +488,10 @@ class EvidenceRules(Rule):
     Attributes:
         keep: Time for which a bundle is kept after its seal. It is at least three years (Network
             Data Security Management Regulations 2025-01-01, article 12; PIPL 2021-11-01, article
-            56). The default is six years: the company's five years for workpapers, certificates of
-            deletion and incident records, and one year for the duration of an incident. Afterwards
-            `enforce_retention` deletes the files, unless a legal hold is active.
+            56). The default is six years: the five years for which the company keeps workpapers,
+            certificates of deletion and incident records, plus one year because an incident may
+            last that long. When the time is over, `enforce_retention` deletes the files, unless a
+            legal hold is active.
         lock_days: Number of days for which an S3 store with Object Lock refuses to delete a bundle;
             at least three years, and not longer than ``keep``. A store in a directory cannot lock
             files.

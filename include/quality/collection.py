@@ -190,7 +190,7 @@ class CollectionCheck:
         return self.counts.rows if self.counts else None
 
     def check(self) -> list[RuleResult]:
-        """Check the records, update the quarantine register, and decide the outcomes.
+        """Check the records, update the quarantine register, and decide each expectation's outcome.
 
         Returns:
             The results of the expectations for Data Docs, in the order of the policy pack.
@@ -543,7 +543,11 @@ def _name(mapped: MappedObject) -> str:
 
 
 def _undeclared_keys(mapped: MappedObject) -> Condition:
-    """Return the SQL condition under which a record may have undeclared keys in a JSON column.
+    """Return the SQL condition that selects the records that possibly have undeclared keys.
+
+    The condition also selects records that have another value, such as an array, in place of the
+    JSON object. If it selects no record, the object has no undeclared keys. Otherwise the keys of
+    the object are read after this check.
 
     Args:
         mapped: the JSON column, or an object inside it, with its declared keys.

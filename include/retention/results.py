@@ -68,7 +68,8 @@ class PlanResult(StepResult):
         reactions: triggers, rules and publications on the tables that the plan changes.
         request: id of the approval request; None if no approval was requested.
         asked_at: time at which approval was requested.
-        asked_for: user ids of the owners of the plan; owners may not approve their plan.
+        asked_for: user ids of the people in whose name the approval was requested. They are the
+            owners of the plan, and may not approve it. Empty if no approval was requested.
     """
 
     as_of: AwareDatetime

@@ -18,7 +18,11 @@ from include.workflow.run_context import RunContext
 
 
 def respondents(run: RunContext[None]) -> list[Sequence[str]]:
-    """Return the user ids of the people who may approve plans that exceed a limit."""
+    """Return one list, with the user ids of the people who may approve plans that exceed a limit.
+
+    The outer list is empty if the policy pack has no retention rules. The inner list is empty if
+    the staff table cannot be read.
+    """
     rule = run.pack.disposition.approval
     if not run.pack.retention:
         return []

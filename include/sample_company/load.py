@@ -269,8 +269,8 @@ def statements(file: Path) -> list[bytes]:
 def grant(connection: psycopg.Connection[Any]) -> None:
     """Grant the database roles of the sample courier their rights on its tables.
 
-    This function can also be used to update a sample database that an earlier version of ParcelSeal
-    loaded.
+    The call can be repeated. For a sample database that an earlier version of ParcelSeal loaded, it
+    grants the rights that were added since then.
 
     Args:
         connection: connection of the owner of the tables.

@@ -175,10 +175,10 @@ def _report_populations_not_accepted(
     last: Mapping[str, tuple[str, bool]],
     open_findings: Sequence[Finding],
 ) -> None:
-    """Report populations whose last verdict was negative and that still have open findings.
+    """Report populations that were not accepted last time and that still have open findings.
 
-    Such a population is reported in every run, even in a run without an evaluation. It is skipped
-    if an evaluation of this run did not accept it, because that evaluation reports it.
+    Each run reports these populations, even a run without an evaluation. There is one exception: if
+    an evaluation of this run did not accept a population, that evaluation has already reported it.
 
     Args:
         run: context of the run.

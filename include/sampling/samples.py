@@ -194,7 +194,8 @@ class SampleItem(FrozenModel):
     """An item that was drawn from a population.
 
     Attributes:
-        number: number of the item in the workpapers; the first item has the number 1.
+        number: position of the item in the sample of its population, from 1. The count continues
+            over all stages.
         stage: stage in which the item is tested; the first stage is 1.
         line: number of the item's line in the sampling frame, from 1.
         ordinal: position of the item in its stratum, from 1.

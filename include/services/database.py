@@ -166,8 +166,8 @@ class DatabaseAddress:
         libpq. With this variable, users need not write a password on the command line.
 
         Raises:
-            UsageError: the text is empty or invalid, or has an unescaped character in its password.
-                The message never contains the text.
+            UsageError: the text is empty or invalid, or a special character in its user or password
+                is not escaped. The message never contains the text.
         """
         if not conninfo.strip():
             raise UsageError(
@@ -346,7 +346,7 @@ def scalar(
 
 @contextmanager
 def connected(address: DatabaseAddress) -> Iterator[psycopg.Connection]:
-    """Open a connection for the block and close it when the block ends.
+    """Open a connection for the duration of the ``with`` block, and close it afterwards.
 
     Raises:
         UsageError: the user, password or database name is wrong.

@@ -406,7 +406,7 @@ def report_shrunk_roster(findings: StepFindings, people: int, before: int | None
 def _report_missing_topics(
     findings: StepFindings, run: RunContext[TrainingRules], status: TrainingStatus
 ) -> None:
-    """Report the topics that `_missing_topics` returns."""
+    """Report the required topics that have no suitable course in force."""
     if missing := _missing_topics(run, status):
         findings.fail(
             "training.topic_missing",
@@ -423,7 +423,7 @@ def _report_missing_topics(
 
 
 def _missing_topics(run: RunContext[TrainingRules], status: TrainingStatus) -> list[str]:
-    """Return the topics for which the policy requires a course that does not exist.
+    """Return the required topics that have no suitable course in force.
 
     Each topic of training.yaml needs a course in force that people have to repeat. The topic
     *onboarding* needs any course in force.

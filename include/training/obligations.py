@@ -296,16 +296,19 @@ def compute_obligations(
     Args:
         sources: relations with people, courses and completions.
         day: today.
-        thresholds: reminder stages on this day. For each stage, they contain the latest due date of
-            an obligation that has reached it.
+        thresholds: the reminder stages. For each stage, they contain the latest due date of an
+            obligation that has reached the stage by `day`.
         waived: waivers in force.
         grace: number of days after a leave within which a person may take courses that fell due
             during the leave.
 
     Yields:
-        A `Due` for each obligation that has reached a reminder stage, a `Department` or `Topic` for
-        each coverage, and an `Untrained` for each person who may access customer records but has no
-        valid training.
+        Objects of four types:
+
+        - a `Due` for each obligation that has reached a reminder stage;
+        - a `Department` with the coverage of each department;
+        - a `Topic` with the coverage of each topic;
+        - an `Untrained` for each person who may access customer records but has no valid training.
 
     Raises:
         UsageError: a row of the sources cannot be read.

@@ -59,8 +59,9 @@ class Workdays:
     def is_announced(self, year: int) -> bool:
         """Return whether the make-up workdays of a year are known.
 
-        A make-up workday is a day of a weekend on which people work to make up for a holiday.
-        Outside China, the result is always True.
+        A make-up workday is a day of a weekend on which people work to make up for a holiday. The
+        make-up workdays are known if the library ``holidays`` has some for the year, or if
+        `announced` of calendar.yaml lists the year. Outside China, the result is always True.
         """
         country = self._calendar.holidays
         if country != "CN":

@@ -77,12 +77,12 @@ class RunRecords:
 
     @property
     def findings(self) -> list[Finding]:
-        """The findings in the records of all steps."""
+        """The findings from the records of all steps of the run."""
         return [finding for record in self.records for finding in record.findings]
 
     @property
     def metrics(self) -> list[Metric]:
-        """The figures in the records of all steps."""
+        """The metrics from the records of all steps of the run."""
         return [metric for record in self.records for metric in record.metrics]
 
     def find(self, step: str, part: str = "") -> StepRecord | None:

@@ -71,21 +71,21 @@ class HumanTask(RecordedTask[Result], Generic[RunRules, Result]):
         clause: policy clause of findings that name no other clause.
         result: type of the result.
         ask: builds the required action. Returns a result instead if no decision is required,
-            because there is nothing to decide or an earlier attempt entered the decision before it
-            was killed. In a task without `entered`, the record contains the findings of `ask` until
-            a person answers.
+            because there is nothing to decide, or because an earlier attempt stored the decision
+            and was then killed. In a task without `entered`, the record contains the findings of
+            `ask` until a person answers.
         store_answer: stores the answer and returns the result. After a timeout, the answer is
             empty. Raises `InvalidAnswer` if the answer is not valid.
         response: returns how long the task waits for an answer.
         waiting: result in the record while the required action waits; None for no result.
-        choices: possible answers. With the first choice, the run continues. The required action
-            that `ask` builds may replace the choices.
+        choices: possible answers; `store_answer` decides what each of them means. The required
+            action that `ask` builds may replace the choices.
         form: fields to fill in; by default a reason. The required action that `ask` builds may
             replace the form.
         command_form: returns the form values for an answer from the command line (`run --answer`,
             `up --once`). Its arguments are the text of the answer, the current time, and a sentence
             that names the command. With None, the text of the answer is used as the reason.
-        optional: whether most runs do not need a decision.
+        optional: whether most runs need no decision.
         entered: returns the result of an answer that an earlier attempt stored before it was
             killed; None if that attempt stored no answer. Its last argument is the time of the
             answer. A task with `entered` stores a record only after an answer. If no decision is

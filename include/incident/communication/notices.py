@@ -492,13 +492,18 @@ def _record_queued(
 
 
 def record_delivery(conn: Connection, run: IncidentRun, record: IncidentRecord) -> bool:
-    """Record on the timeline how many notices were sent, once no notice waits any more.
+    """Record on the timeline how many notices were sent, as soon as no notice waits any more.
 
     If the numbers change later, for example because another notice is sent, a new entry is written.
-    The entry says that the notification is complete if all affected people are known and covered by
-    a decision, and each person to notify received a notice or was notified in another way. The time
-    of the event is the time at which the last notice was sent or given up, or the later time at
-    which the notification became complete.
+    The entry says that the notification is complete if all of these conditions are true:
+
+    - All affected people are known.
+    - A decision covers each of them, and the notices of all decisions were queued.
+    - Each person to notify received a notice, or was notified in another way.
+
+    The time of the event is the time at which the last notice left the queue, because it was sent
+    or given up. If the notification is complete, it is the later of this time and the time at which
+    the last condition became true.
 
     Args:
         conn: connection to the state database, in a transaction.
@@ -506,9 +511,13 @@ def record_delivery(conn: Connection, run: IncidentRun, record: IncidentRecord) 
         record: incident with its timeline.
 
     Returns:
-        Whether the timeline has an entry with the current numbers. False if no notice was queued
-        yet, if a notice still waits to be sent, or if a new decision about notices that could not
-        be sent still has to be made or carried out.
+        Whether the timeline has an entry with the current numbers. The function writes no entry and
+        returns False in these cases:
+
+        - No notice was queued yet.
+        - A notice still waits to be sent.
+        - Some notices could not be sent, and a new decision about them has to be made or carried
+          out.
     """
     queued = last_of(record.entries, Kind.QUEUED)
     if queued is None:

@@ -100,7 +100,7 @@ class ListedKeys:
         """Return the positions of the listed keys that do not exist in the database.
 
         Args:
-            existing_keys: keys that exist, in the spelling of PostgreSQL.
+            existing_keys: keys that exist, as PostgreSQL prints them.
             kind: OID of the data type of the key column in the subject table; None if the keys
                 identify records.
         """

@@ -93,8 +93,8 @@ class RecordCounts:
         undated: number of affected records without a time.
         first: time of the oldest affected record; None if no record has a time.
         last: time of the newest affected record; None if no record has a time.
-        valued: data category -> number of affected records with a value of it; empty if these were
-            not counted.
+        valued: data category -> number of affected records that have a value of this category;
+            empty if categories were not counted.
     """
 
     count: int = 0

@@ -440,7 +440,10 @@ def _asks_again(run: IncidentRun, standing: Entry) -> bool:
 
 
 def _before_lines(record: IncidentRecord, plan: NoticePlan) -> list[Message]:
-    """Return display texts about earlier decisions, and about the people to decide on now.
+    """Return display texts about earlier decisions, and about the scope of the new decision.
+
+    The scope consists of the affected people for whom a decision is still needed. There is no text
+    about it before the first decision, which covers all affected people.
 
     Args:
         record: incident with its timeline.

@@ -239,10 +239,11 @@ class _Report(_HandIn):
         return self.action_for(self._seal(f"{self.phase}-{self.part}"))
 
     def action_for(self, path: str) -> RequiredAction:
-        """Return the required action to hand in the sealed report.
+        """Return the required action to hand in the report.
 
         Args:
-            path: path of the report in the evidence store; empty if the report was not sealed.
+            path: path of the sealed report in the evidence store; empty if the report could not be
+                sealed because required fields are missing.
         """
         lines = [
             *self._missing_field_lines(),
@@ -319,7 +320,12 @@ class FollowUpReport(_Report):
 
 
 class Summary(_HandIn):
-    """The human task to hand in the summary of a closed incident, or to approve it."""
+    """The human task for the summary of a closed incident.
+
+    A person hands in the summary to the authority and enters the receipt number. If the law does
+    not require this for the grade of the incident, the management approves the summary, and the
+    person enters who approved it.
+    """
 
     step = "summary"
     title = HUMAN_STEP_TITLES["summary"]
@@ -350,10 +356,11 @@ class Summary(_HandIn):
         return self.action_for(self._seal("summary"))
 
     def action_for(self, path: str) -> RequiredAction:
-        """Return the required action to hand in the sealed summary.
+        """Return the required action to hand in the summary, or to have it approved.
 
         Args:
-            path: path of the summary in the evidence store; empty if the summary was not sealed.
+            path: path of the sealed summary in the evidence store; empty if the summary could not
+                be sealed because required fields are missing.
         """
         lines = [
             *self._missing_field_lines(),
@@ -367,7 +374,7 @@ class Summary(_HandIn):
         return self.required_action(_("hand in the summary"), lines, self._version())
 
     def record_answer(self, answer: Answer) -> Answered:
-        """Record that the summary was handed in.
+        """Record that the summary was handed in or approved.
 
         The answer is refused if required fields of the summary are missing.
         """

@@ -70,7 +70,7 @@ class IncidentTask(ABC):
     Attributes:
         step: name of the step.
         title: display title.
-        choices: possible answers; the first answer continues the run.
+        choices: possible answers; `record_answer` decides what each of them means.
         answer_time_factor: the time to answer this step, as a multiple of `answer_within` of
             incident.yaml. After this time, deputies and management may also answer. Steps after the
             first hours of an incident have a greater factor.
@@ -276,12 +276,13 @@ class IncidentTask(ABC):
 
 @dataclass(frozen=True)
 class StepAnswer:
-    """An answer of a person who may answer the step, with the values of the form.
+    """The answer of a person who is allowed to answer the step, with the values of the form.
 
     Attributes:
         task: human task that was answered.
         answer: answer that Airflow returned.
-        user: user id of the person, in the spelling of the team.
+        user: user id of the person, spelled as in the list of people who are allowed to answer
+            (`Team.people`).
         at: time of the answer.
         values: value by field name, without empty fields.
     """
@@ -341,9 +342,18 @@ class StepAnswer:
         write_more: WriteMore | None = None,
         check: Callable[[IncidentRecord], Message | None] | None = None,
     ) -> Answered:
-        """Record a valid answer on the timeline, and return the result of the step.
+        """Record the answer on the timeline, and return the result of the step.
 
-        If an earlier attempt recorded the answer, its result is returned and nothing is written.
+        The method takes these steps in one transaction:
+
+        1. If an earlier attempt recorded the answer, return the result of that attempt, and write
+           nothing.
+        2. Call `check`.
+        3. Check whether the facts in the form are outdated.
+        4. Call `write_more`.
+        5. Add the entry to the timeline.
+
+        If step 2, 3 or 4 finds a reason, the answer is refused and no entry is added.
 
         Args:
             kind: kind of event that the entry records.
@@ -351,10 +361,8 @@ class StepAnswer:
             data: data of the entry.
             happened_at: time of the event; default: the time of the answer.
             write_more: callback that writes to other tables in the same transaction. It returns
-                more data for the entry, or the reason why the answer is refused. It is not called
-                if an earlier attempt recorded the answer.
-            check: callback that returns the reason why the answer is refused, or None. If it
-                returns None, the method then checks whether the facts in the form are outdated.
+                more data for the entry, or the reason why the answer is refused.
+            check: callback that returns the reason why the answer is refused, or None.
 
         Raises:
             InvalidAnswer: `check` or `write_more` refused the answer, or the facts in the form are

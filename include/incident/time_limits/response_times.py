@@ -84,12 +84,12 @@ class YearStatistics:
     """Statistics of the incidents of one year, or of all years.
 
     Attributes:
-        year: year in which the company became aware, in the policy pack's timezone; None for all
-            years.
+        year: year in which the company became aware of the incidents, in the policy pack's
+            timezone; None for all years.
         incidents: number of incidents that were not cancelled.
         cancelled: number of cancelled incidents.
         late: number of missed time limits, including those of cancelled incidents.
-        durations: statistics of response times by measure. Cancelled incidents are left out.
+        durations: response time -> its statistics. Cancelled incidents are left out.
     """
 
     year: int | None

@@ -46,8 +46,8 @@ class LockedRecords:
     Attributes:
         leaf: the table or partition.
         rows: ctids of the records.
-        which: SQL condition over a record ``t``. A locked record is changed only if it still meets
-            this condition.
+        which: SQL condition that selects the records to change; it refers to the table as ``t``. A
+            locked record is changed only if it still meets this condition.
     """
 
     leaf: Leaf
@@ -67,7 +67,10 @@ class BatchAction(ABC):
 
     @abstractmethod
     def condition(self, graph: Graph) -> Composable:
-        """Return the SQL condition that a record ``t`` is to be deleted or masked."""
+        """Return the SQL condition under which a record is deleted or masked.
+
+        The condition refers to the table of the record as ``t``.
+        """
 
     @abstractmethod
     def apply(
@@ -102,7 +105,7 @@ class Deleting(BatchAction):
     unapproved: tuple[RecordClass, ...] = ()
 
     def condition(self, graph: Graph) -> Composable:
-        """Return the SQL condition that a record ``t`` is to be deleted."""
+        """Return the SQL condition under which a record (table alias ``t``) is deleted."""
         stays = [is_not_true(graph.belongs(other)) for other in self.unapproved]
         unreferenced = graph.unreferenced(self.record_class.rule.collection)
         return all_of([graph.ready(self.record_class), *stays, unreferenced])
@@ -147,7 +150,7 @@ class Masking(BatchAction):
     """Masks the records of a record class, one batch of records at a time."""
 
     def condition(self, graph: Graph) -> Composable:
-        """Return the SQL condition that a record ``t`` is to be masked."""
+        """Return the SQL condition under which a record (table alias ``t``) is masked."""
         return graph.ready(self.record_class)
 
     def apply(

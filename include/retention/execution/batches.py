@@ -149,7 +149,8 @@ class _TableWalk:
         rows: maximum number of records that the next batch changes.
         found_rows: number of records that the last batch locked.
         seconds: duration of the last batch in seconds.
-        next_page: first page that the last batch did not search completely.
+        next_page: page after the last page that the last batch searched. If the batch reached its
+            maximum number of records, the pages before it may contain more records to change.
         tried_ctids: ctids of the records that the current batch locked; None as long as it has
             locked no records.
         pages_per_statement: number of pages that the next SELECT statement reads when it searches
@@ -278,14 +279,16 @@ class _TableWalk:
     ) -> tuple[list[str], list[Key]]:
         """Lock the next records to change, and return their ctids and keys.
 
-        The function sets `next_page`. If it locked fewer than `most` records, it has searched all
-        pages before `next_page`.
+        The function sets `next_page` to the page after the last page that it searched. If it locked
+        fewer than `most` records, it has searched all pages before `next_page` completely.
+        Otherwise these pages may contain more records to change.
 
         Args:
             first: first page to search.
             end: page after the last page to search.
             most: maximum number of records to lock.
-            which: SQL condition that a record ``t`` is to be changed.
+            which: SQL condition that selects the records to change; it refers to the table as
+                ``t``.
         """
         query = SQL(
             "SELECT t.ctid::text, {keys} FROM {leaf} AS t "
@@ -340,7 +343,8 @@ class _TableWalk:
         Args:
             first: first page to search.
             end: page after the last page to search.
-            which: SQL condition that a record ``t`` is to be changed.
+            which: SQL condition that selects the records to change; it refers to the table as
+                ``t``.
         """
         state = self.state
         if not self.record_class.rule.on_request:
@@ -367,8 +371,8 @@ class _TableWalk:
             ctids: ctids of the locked records.
             keys: keys of the locked records, in the same order.
             changed: keys of the records that the batch deleted or masked.
-            which: SQL condition over a record ``t``. Each record met the condition when it was
-                locked.
+            which: SQL condition that selects the records to change; it refers to the table as
+                ``t``. Each locked record met the condition when it was locked.
 
         Raises:
             KeptByTrigger: a trigger prevented the change of a record, or changed the key of a

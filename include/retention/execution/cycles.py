@@ -225,7 +225,7 @@ def _deletable_ctids(
         state: the execution.
         group: collections of the foreign-key cycle.
         deleting: record classes that delete records of the cycle.
-        ready: record class -> SQL condition that a record ``t`` is to be deleted.
+        ready: record class -> SQL condition under which a record (table alias ``t``) is deleted.
 
     Returns:
         (Index of the record class in `deleting`, oid of the table) -> ctids. Each record class has

@@ -84,9 +84,10 @@ def count_recent_erasures(
 ) -> dict[str, int]:
     """Count the records that other runs erased recently without an approval, by record class.
 
-    Recently means within `RECENT` before `now`. The numbers come from the erasure ledger and not
-    from the results of runs, because a run may wait long for its approval, and a killed run has no
-    result.
+    Recently means within `RECENT` before `now`. The numbers come from the erasure ledger, which
+    contains the time of each erasure. The register of dispositions cannot be used, for two reasons.
+    It contains only the time of the plan, and a run may wait long before it erases records. A
+    killed run has no number of erased records in the register.
 
     Args:
         conn: connection to the state database.

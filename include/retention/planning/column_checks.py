@@ -59,7 +59,7 @@ def failing_check(
         connection: connection with the open snapshot of the plan.
         relation: the table.
         assigned: column -> SQL expression for its new value, over the record ``t``.
-        which: SQL condition that a record ``t`` is to be tried.
+        which: SQL condition that selects the records to try; it refers to the table as ``t``.
     """
     for name, expression, columns, types in connection.execute(_CHECKS, [relation.oid]).fetchall():
         if not set(columns) & set(assigned):

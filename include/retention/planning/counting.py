@@ -118,7 +118,7 @@ def key_hash(relation: Relation, seed: int, which: Composable = _TRUE) -> Compos
     Args:
         relation: the table, with the alias ``t``.
         seed: seed of the hashes, from `key_seed`.
-        which: SQL condition that a record ``t`` is included.
+        which: SQL condition that selects the records to include; it refers to the table as ``t``.
     """
     return SQL("coalesce(bit_xor({}) FILTER (WHERE {}), 0)::text").format(
         hashed_key(relation, seed), which

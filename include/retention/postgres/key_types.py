@@ -410,7 +410,7 @@ class TypedKeys:
     def subjects_on_hold(
         self, subjects: Collection[str], values: Collection[str]
     ) -> frozenset[str]:
-        """Return the keys of the data subjects to whom a legal hold applies.
+        """Return those of the keys in `subjects` to which a legal hold applies.
 
         Args:
             subjects: keys of data subjects, as written in their erasure requests.

@@ -71,9 +71,9 @@ class StagedPlan:
 def smallest_stages(
     tolerable: Fraction, confidence: Fraction, stages: int, population: int | None = None
 ) -> StagedPlan:
-    """Return the sampling plan with the smallest stages of equal size.
+    """Return the sampling plan with the smallest possible number of items in each stage.
 
-    The plan is for a population without strata.
+    Each stage draws the same number of items. The plan is for a population without strata.
 
     Args:
         tolerable: tolerable rate. A population with this or a higher deviation rate is not
@@ -83,8 +83,8 @@ def smallest_stages(
         population: number of items in the population; None for a very large population.
 
     Raises:
-        UsageError: a rate or number is out of range, or the population is too small for ``stages``
-            stages.
+        UsageError: a rate or number is out of range, or the population is too small for this number
+            of stages.
     """
     require_between_0_and_1(tolerable, "tolerable rate")
     risk = 1 - require_between_0_and_1(confidence, "confidence")
@@ -278,7 +278,7 @@ def _risk_of(allocation: Allocation, rate: Fraction, acceptable: int) -> Fractio
 def stratified_stages(
     tolerable: Fraction, confidence: Fraction, stages: int, sizes: Mapping[str, int]
 ) -> tuple[StagedPlan, Allocation]:
-    """Return the staged plan with the smallest stages for a population with several strata.
+    """Return the plan with the smallest possible stages for a population with several strata.
 
     The result also contains the allocation of each stage to the strata. All stages draw the same
     number of items from a given stratum.
@@ -291,7 +291,7 @@ def stratified_stages(
         sizes: stratum -> number of its items; no stratum is empty.
 
     Raises:
-        UsageError: a rate or number is out of range, or a stratum is too small for ``stages``
+        UsageError: a rate or number is out of range, or a stratum is too small for this number of
             stages.
     """
     population = sum(sizes.values())

@@ -1,8 +1,8 @@
-"""The layout and the fixed texts of workpapers, for the modules that write and read workbooks.
+"""The layout and the fixed texts of workbooks with workpapers, for writing and reading them.
 
-The fixed texts are part of the file format and not in the message catalogue, because a better
-translation must not make issued workbooks unreadable. If the fixed texts are changed, `FORMAT` must
-be changed, too.
+The fixed texts are part of the file format. They are not in the message catalogue, because a better
+translation must not make workbooks unreadable that were already issued. If the fixed texts are
+changed, `FORMAT` must be changed, too.
 """
 
 from __future__ import annotations

@@ -97,8 +97,8 @@ class Item:
     """A sample item as a row of the workpapers.
 
     Attributes:
-        number: number that identifies the item in its population; the first item of the sample has
-            the number 1.
+        number: position of the item in the sample of its population, from 1. The count continues
+            over all stages.
         stage: stage in which the item is tested; the first stage is 1.
         ordinal: number of the item's line in the sampling frame, from 1.
         key: id of the item; may contain any characters, but no customer data.

@@ -342,10 +342,11 @@ class _RowReader:
         return tuple(row)
 
     def _has_valid_length(self, line: int, row_cells: list[str]) -> bool:
-        """Return whether the cells of a row fit the columns, although their number differs.
+        """Return whether a row that is longer or shorter than the header can still be read.
 
-        This is the case only if the row has more cells than the header, and the extra cells are
-        blank. Otherwise a fault is added to the faults of the file.
+        It can be read only if it has more cells than the header, and all extra cells are blank.
+        Otherwise the method adds a fault to the faults of the file. For a row as long as the
+        header, the method must not be called, because it would add a fault as well.
 
         Args:
             line: number of the first line of the row in the file.

@@ -341,7 +341,7 @@ class Statement:
     def _stays(self) -> Composable:
         """Return the common table expression ``stays``.
 
-        It selects the records that should have been deleted, but whose deletion a referring record
+        It contains the records that should have been deleted, but whose deletion a referring record
         prevents directly or through a chain of references.
         """
         steps = self._steps()
@@ -354,11 +354,12 @@ class Statement:
         ).format(SQL(" UNION ALL ").join(self._explained), SQL(" UNION ALL ").join(steps))
 
     def _steps(self) -> list[Composable]:
-        """Return queries that select the records to which a record ``s`` refers by foreign keys.
+        """Return queries that follow foreign keys one step from the records in ``stays``.
 
-        ``s`` is a record of the table expression ``stays``. The queries select only records that
-        should have been deleted. There is one query for each collection that can contain ``s`` and
-        whose foreign keys refer to collections of the statement.
+        ``stays`` is the common table expression that `_stays` returns; the alias of its records is
+        ``s``. Each query returns the records to which a record ``s`` refers, if they should have
+        been deleted. There is one query for each collection that has foreign keys to follow. It
+        follows all of these foreign keys.
         """
         by_child: dict[int, list[Composable]] = {}
         for at, member in enumerate(self._members):
@@ -376,9 +377,10 @@ class Statement:
         ]
 
     def _step(self, at: int, key: ForeignKey) -> Composable:
-        """Return a query that selects the record to which a record ``s`` refers by a foreign key.
+        """Return a query that follows one foreign key from the records in ``stays``.
 
-        The query selects this record only if it should have been deleted.
+        The query returns the record to which a record ``s`` of ``stays`` refers, if it should have
+        been deleted.
 
         Args:
             at: index, in the statement, of the collection to which the foreign key refers.

@@ -384,11 +384,12 @@ class Inspection:
         return _all_of([_member(rule), *self._not_kept_by_class(rule)])
 
     def _not_kept_by_class(self, rule: RetentionRule, key: str | None = None) -> list[Composable]:
-        """Return SQL conditions that no other record class of the collection keeps a record.
+        """Return the SQL conditions under which the other record classes do not keep a record.
 
-        There is one condition for each other record class that can keep records. A record class
-        that masks keeps no records. `rule` may delete the record if all conditions are true. The
-        list is empty if `rule` does not delete.
+        There is one condition for each other record class of the collection that can keep records.
+        It is true for records that this record class does not keep. A record class that masks keeps
+        no records. `rule` may delete a record if all conditions are true. The list is empty if
+        `rule` does not delete.
 
         Args:
             rule: record class that deletes the record.

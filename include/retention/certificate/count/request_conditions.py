@@ -69,7 +69,7 @@ class RequestConditions:
         return self._among(rule, self.records.of(rule.record_class, subjects))
 
     def existing_records(self, rules: Sequence[RetentionRule]) -> set[tuple[str, Key]]:
-        """Return those listed records of erasure requests that still exist in the mapped database.
+        """Return the records listed for erasure requests that still exist in the mapped database.
 
         Args:
             rules: record classes to search.
