@@ -60,8 +60,10 @@ def _chinese(name: str, version: str, article: str) -> str:
         return f"{_chinese_edition(name, version)}{_chinese_article(article)}"
     number, title = standard["number"], standard["title"]
     if part := _PART.fullmatch(article):  # a part of a standard has its own number
-        title = re.sub("》$", f" 第{part['part']}部分》", title)
-        return f"{number}.{part['part']}—{version}{title}"
+        if not number.endswith(f".{part['part']}"):
+            number = f"{number}.{part['part']}"
+            title = re.sub("》$", f" 第{part['part']}部分》", title)
+        return f"{number}—{version}{title}"
     is_section = title and _SECTION.fullmatch(article)
     section = article if is_section else _chinese_article(article)
     return f"{number}—{version}{title}{section}"

@@ -133,7 +133,7 @@ def _over_collection_check(path: tuple[str, ...], field: MappedField) -> Unneede
         clause="4.1",
         title={
             "en": f"The field {titles.get('en', dotted)}, which no purpose needs, is empty",
-            "zh-CN": f"{titles.get('zh-CN', f'字段 {dotted} ')}不属于任何处理目的，应为空",
+            "zh-CN": f"{titles.get('zh-CN', f'字段 {dotted} ')}并非任何处理目的所必需，该项应为空",
         },
         type="expect_column_values_to_not_be_collected",
     )

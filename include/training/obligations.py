@@ -66,6 +66,15 @@ class Due:
     rung: int
 
 
+def share_of(part: int, whole: int) -> float | None:
+    """Return a share from 0 to 1, rounded down to four decimals; None if the whole is 0.
+
+    A share just below a target therefore never looks as if the target was met, and every report
+    shows the same figure.
+    """
+    return part * 10_000 // whole / 10_000 if whole else None
+
+
 @dataclass(frozen=True)
 class Department:
     """The training coverage of a department: how many of its people have no overdue course.
@@ -90,7 +99,7 @@ class Department:
     @property
     def share(self) -> float | None:
         """Share of `people` without an overdue course, from 0 to 1; None if `people` is 0."""
-        return self.covered / self.people if self.people else None
+        return share_of(self.covered, self.people)
 
 
 @dataclass(frozen=True)
@@ -115,7 +124,7 @@ class Topic:
     @property
     def share_in_time(self) -> float | None:
         """Share of obligations that are not overdue, from 0 to 1; None if `obligations` is 0."""
-        return 1 - self.overdue / self.obligations if self.obligations else None
+        return share_of(self.obligations - self.overdue, self.obligations)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from include.evidence.model import Outcome
@@ -25,7 +24,7 @@ from include.reports.model import (
     table_of,
 )
 from include.training import training_status
-from include.training.obligations import SOON_DAYS
+from include.training.obligations import SOON_DAYS, share_of
 from include.training.plan import PLAN, TrainingPlan
 from include.training.rules import TrainingRules
 from include.training.training_status import CLAUSE, TOPICS, CoveragePoint
@@ -64,14 +63,8 @@ def _target(controls: Sequence[Control]) -> float | None:
 
 
 def _share(plan: TrainingPlan) -> float | None:
-    """Return the training coverage from 0 to 1, or None if no person needs training.
-
-    The value is rounded down. A coverage just below the target therefore never looks as if the
-    target was met.
-    """
-    if not plan.people:
-        return None
-    return float(math.floor(plan.covered / plan.people * 10_000) / 10_000)
+    """Return the training coverage from 0 to 1, or None if no person needs training."""
+    return share_of(plan.covered, plan.people)
 
 
 def _summary(plan: TrainingPlan | None) -> Message:

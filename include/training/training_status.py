@@ -25,6 +25,7 @@ from include.training.obligations import (
     Waiver,
     compute_obligations,
     obligations_of_people,
+    share_of,
 )
 from include.training.rules import DueThresholds, TrainingRules, thresholds_on
 from include.training.sources import Sources
@@ -189,7 +190,7 @@ class TrainingStatus:
 
         Return None if no person needs training.
         """
-        return self.covered / self.people if self.people else None
+        return share_of(self.covered, self.people)
 
     def overdue(self, day: date) -> list[Due]:
         """Return the obligations whose due date is before the given day, oldest first."""
@@ -280,7 +281,7 @@ class CoveragePoint:
 
         Return None if no person needs training.
         """
-        return self.covered / self.people if self.people else None
+        return share_of(self.covered, self.people)
 
 
 def store_coverage(

@@ -220,7 +220,9 @@ def test_restore_fails_if_the_mapped_table_of_erased_records_is_missing_in_the_r
     pack = shutil.copytree(SHIPPED, tmp_path / "pack")
     datamap = pack / "datamap" / "courier.yaml"
     text = datamap.read_text()
-    datamap.write_text(text.replace("share_log: {", "share_log: {table: share_record, ", 1))
+    datamap.write_text(
+        text.replace("  share_log:\n", "  share_log:\n            table: share_record\n", 1)
+    )
     target = empty_database(cli, "courier_renamed")
     words = ["--database", "courier", "--into", target, "--key", "keys/escrow.key"]
     with cli.services.state.begin() as conn:

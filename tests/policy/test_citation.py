@@ -33,6 +33,7 @@ def test_cite_law_in_chinese_writes_article_in_chinese_numerals(article: str, ch
             "GB/T 35273—2023《信息安全技术 个人信息安全规范》8.7 a)",
         ),
         ("GB/T 27917《快递服务》", "part 3", "GB/T 27917.3—2023《快递服务 第3部分》"),
+        ("GB/T 27917.3《服务环节》", "part 3", "GB/T 27917.3—2023《服务环节》"),
         ("GB/T 27917.3", "4.2", "GB/T 27917.3—2023第4.2条"),
     ],
 )

@@ -102,7 +102,7 @@ def test_title_of_over_collection_expectation_contains_the_field_title(tmp_path:
     (suite,) = pack.suites_of("shop")
     assert suite.expectations[-1].title == {
         "en": "The field mobile number, which no purpose needs, is empty",
-        "zh-CN": "手机号码不属于任何处理目的，应为空",
+        "zh-CN": "手机号码并非任何处理目的所必需，该项应为空",
     }
 
 

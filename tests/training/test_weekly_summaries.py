@@ -24,7 +24,7 @@ def test_head_of_department_receives_one_summary_per_week(company: TrainingCompa
     lines = queued_lines(company, DEPARTMENT)
     assert lines[0] == (
         "P0",
-        "2 of 3 people (66.67%) have no overdue course. 4 courses are overdue, and 4 are due "
+        "2 of 3 people (66.66%) have no overdue course. 4 courses are overdue, and 4 are due "
         "in the next 30 days. 0 people are on leave.",
     )
     assert len(lines) == 5

@@ -235,7 +235,7 @@ def test_review_form_shows_record_counts_quality_expectations_and_a_masked_sampl
         "30 records, entered by E00002",
         "共 30 条记录，录入人：E00002",
         "The phone number is a mobile number",
-        "录入信息中联系电话为有效的手机号码",
+        "录入信息的联系电话为有效的手机号码",
         "Masked sample",
         "5 of 30 records",
         "脱敏样本",
