@@ -51,5 +51,5 @@ def test_text_of_entered_scope_contains_titles_of_mapped_databases_and_tables() 
     }
     line = selection_text(Selection.model_validate(fields), {"courier": courier})
     assert Translator("zh_CN").text(line) == (
-        "填报的影响范围：系统：快递业务系统、…、数据表：客户、…"
+        "填报的影响范围：系统：快递业务系统、…、数据表：客户信息、…"
     )

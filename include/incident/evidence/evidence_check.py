@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -25,6 +26,7 @@ from include.incident.incident_run import IncidentRecord, IncidentRun
 from include.incident.register import Incident
 from include.incident.timeline import Entry, last_digest, last_of, of_kind
 from include.messages import Message, _
+from include.policy.datamap import MappedDatabase
 from include.services.objectstore.base import (
     ObjectDamaged,
     ObjectMissing,
@@ -153,15 +155,18 @@ def evidence_lines(run: IncidentRun, record: IncidentRecord) -> list[Message]:
             sha256=evidence.list_sha256,
         )
     ]
-    lines += [_extract_line(name, extract) for name, extract in evidence.extracts.items()]
+    lines += [
+        _extract_line(run.pack.databases.get(extract.database or name), name, extract)
+        for name, extract in evidence.extracts.items()
+    ]
     lines.append(_("Legal holds in force: {count}", count=sum(evidence.holds.values())))
     return [*lines, _("Timeline of {count} entries, each with the digest of the previous entry",
                      count=len(record.entries))]  # fmt: skip
 
 
-def _extract_line(name: str, extract: KeptExtract) -> Message:
-    values = {
-        "database": extract.database or name,
+def _extract_line(database: MappedDatabase | None, name: str, extract: KeptExtract) -> Message:
+    values: dict[str, Any] = {
+        "database": database.title if database else extract.database or name,
         "rows": extract.rows,
         "sha256": extract.sha256_clear,
     }

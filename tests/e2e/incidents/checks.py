@@ -260,7 +260,7 @@ def check_notices(played: Played) -> None:
         *played.script.cause,
         *(IMPACT[f"{part}_{language}"] for part in PARTS for language in ("zh", "en")),
         *("个人信息安全事件告知书", "Notice of a security incident"),
-        *("可能涉及的您的个人信息", "Your information that may be affected"),
+        *("可能涉及您的以下个人信息", "Your information that may be affected"),
         *("privacy@courier.example", "姓名", "phone number"),
     ):
         assert words in plain

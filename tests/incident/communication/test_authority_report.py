@@ -103,7 +103,7 @@ def test_follow_up_report_contains_cause_evidence_and_earlier_reports(company: C
     evidence = values["Preserved evidence"]
     assert isinstance(evidence, list)
     assert [line.partition(":")[0].partition(",")[0] for line in evidence] == [
-        "List of 1 affected people", "Extract of the access log of courier",
+        "List of 1 affected people", "Extract of the access log of Courier",
         "Legal holds in force", f"Timeline of {len(case.entries())} entries",
     ]  # fmt: skip
     before = values["Reports"]

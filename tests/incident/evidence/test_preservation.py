@@ -247,7 +247,7 @@ def test_extract_of_sharing_log_is_created_if_scope_has_a_partner(company: Compa
     assert extract["key"] == f"incidents/{case.number}/shares.courier.1.csv.zst.enc"
     lines = [english(line) for line in evidence_check.evidence_lines(case.context, case.record)]
     assert (
-        f"Extract of the sharing log of courier: 2 rows, SHA-256 {extract['sha256_clear']}" in lines
+        f"Extract of the sharing log of Courier: 2 rows, SHA-256 {extract['sha256_clear']}" in lines
     )
 
 
