@@ -75,14 +75,6 @@ def verbatim(text: str) -> Message:
     return Message(text="{words}", values={"words": text})
 
 
-def entered(text: str) -> Message:
-    """Return a message for a text that a person or a command entered, such as a reason.
-
-    The text is translated if the catalogue contains it, as it does for automatic answers.
-    """
-    return Message(text=text.replace("{", "{{").replace("}", "}}"))
-
-
 def listed(items: Iterable[Message | str], limit: int | None = None) -> Message:
     """Join items into one message, such as "a, b" in English and "a、b" in Chinese.
 

@@ -12,11 +12,15 @@ import re
 import unicodedata
 
 from include.approvals.approvers import is_invisible
+from include.messages import Message, _, verbatim
 
 MAX_REASON_LENGTH = 500  # characters
 REDACTED = "…"
 # Start of the reason of an answer that was given with the command, without a person
 COMMAND_LINE = "Answered on the command line with --answer."
+_AUTOMATIC = _("Answered automatically for the sample company.")
+AUTOMATIC = _AUTOMATIC.text
+"""Reason of an answer that `up` gave for the sample company. Reports translate it."""
 
 _GAP = r"[\s\-./()\[\]_+*~'\"·•|:=]{0,4}"  # between two digits of the same number
 _LIST_GAP = r"[\W_]{0,4}"  # like _GAP, and also list separators
@@ -114,3 +118,8 @@ def _normalize_character(character: str) -> str:
     if kind == "Nd":
         return str(unicodedata.decimal(character))
     return _DASHES if kind == "Pd" or character == "\u2212" else character
+
+
+def reason_text(reason: str) -> Message:
+    """Return the reason of an answer for reports: as a person typed it, or translated."""
+    return _AUTOMATIC if reason == AUTOMATIC else verbatim(reason)

@@ -123,13 +123,13 @@ def in_both_languages(message: Message, timezone: str = "UTC") -> str:
 def split_languages(line: str) -> Message:
     """Return the message of a line that `in_both_languages` made.
 
-    A line without Chinese text before its middle, such as a line in one language, is returned
-    whole in each language.
+    A line whose halves are not one Chinese and one English text, such as a line in one language, is
+    returned whole in each language.
     """
     parts = line.split(_BETWEEN)
     half = len(parts) // 2
     chinese, english = _BETWEEN.join(parts[:half]), _BETWEEN.join(parts[half:])
-    if len(parts) % 2 or not _CHINESE.search(chinese):
+    if len(parts) % 2 or not _CHINESE.search(chinese) or _CHINESE.search(english):
         return verbatim(line)
     return translated_message({"en": english, "zh-CN": chinese})
 

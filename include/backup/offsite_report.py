@@ -21,6 +21,7 @@ from include.policy.datamap import MappedDatabase
 from include.reports.conclusion import Conclusion, missing_record
 from include.reports.model import (
     Block,
+    Code,
     Fact,
     Paragraph,
     Section,
@@ -259,7 +260,12 @@ def _points(
             (_("Outcome"), "outcome", lambda row: outcome(row[0]) if row[1] else Outcome.FAIL),
         ],
     )
-    return Section(heading=_("Restore points of this run"), blocks=[table])
+    address = (
+        [Code(caption=_("For engineers: address of the off-site store"), lines=[preflight.store])]
+        if (preflight := records.result(PREFLIGHT))
+        else []
+    )
+    return Section(heading=_("Restore points of this run"), blocks=[table, *address])
 
 
 def _tables(manifest: Manifest, database: MappedDatabase) -> Section:

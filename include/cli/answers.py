@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from include.approvals.reasons import AUTOMATIC
 from include.cli.console import tell
 from include.local.airflow import Standalone
 from include.local.airflow_api import AirflowApi, RequiredAction
-from include.messages import _
 from include.registry import workflow, workflows
 from include.service_container import Services
 from include.services.errors import ServiceError
@@ -22,7 +22,6 @@ from include.workflow.step import HumanTask
 # task as killed and asks again. People need longer to answer.
 PATIENCE = 10  # seconds; on a busy machine the scheduler is slow
 MOST_PEOPLE = 30  # users for each duty in the local Airflow; a configured Airflow has its own users
-REASON = _("Answered automatically for the sample company.").text
 _LOG_IN = re.compile(r"[\w.@-]+")
 
 
@@ -132,5 +131,5 @@ def filled_form(dag_id: str, task_id: str, now: datetime) -> Mapping[str, Any]:
     steps = {step.name: step for step in workflow(dag_id).steps}
     step = steps.get(task_id)
     if isinstance(step, HumanTask) and step.command_form is not None:
-        return step.command_form("", now, REASON)
-    return {"reason": REASON}
+        return step.command_form("", now, AUTOMATIC)
+    return {"reason": AUTOMATIC}

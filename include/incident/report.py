@@ -24,7 +24,7 @@ from include.incident.incident_run import (
 )
 from include.incident.scope import Scope
 from include.incident.scope_texts import scope_notes, scope_table
-from include.incident.step_titles import step_title
+from include.incident.step_titles import recorder_title
 from include.incident.time_limits import response_times, time_limit_texts
 from include.incident.time_limits.milestones import declined_reports, milestones
 from include.incident.time_limits.response_times import (
@@ -171,7 +171,7 @@ def timeline_section(record: IncidentRecord) -> Section:
                     entry.happened_at, entry.recorded_at
                 ),
             ),
-            (_("Recorded by"), "text", lambda entry: step_title(entry.by)),
+            (_("Recorded by"), "text", lambda entry: recorder_title(entry.by)),
             (
                 _("Entered text"),
                 "text",

@@ -11,7 +11,7 @@ from include.incident import timeline as timelines
 from include.incident.entries import EntryData, Reported
 from include.incident.incident_ids import CLAUSE, Kind, State
 from include.incident.incident_run import IncidentRecord, IncidentRun, report_title
-from include.incident.step_titles import step_title
+from include.incident.step_titles import recorder_title, step_title
 from include.incident.time_limits import time_limit_texts
 from include.incident.time_limits.milestones import declined_reports
 from include.incident.time_limits.time_limit import TimeLimit, TimeLimitState
@@ -146,7 +146,7 @@ def mistake_findings(record: IncidentRecord) -> list[Finding]:
             message=_(
                 "{corrector} recorded at {later} that an entry of {author}, made at {at}, was "
                 "a mistake: {entry}",
-                author=wrong.by,
+                author=recorder_title(wrong.by),
                 at=wrong.recorded_at,
                 entry=wrong.words,
                 corrector=entry.by,

@@ -327,7 +327,11 @@ def collection_title(label: str, databases: Mapping[str, MappedDatabase]) -> Mes
     for name, database in databases.items():
         collection = label.removeprefix(f"{name}.")
         if collection != label and not database.is_faulty and collection in database.collections:
-            return database.collections[collection].title
+            return (
+                database.title_of(collection)
+                if len(databases) == 1
+                else database.collection_title(collection)
+            )
     return _name(label)
 
 

@@ -10,6 +10,8 @@ from include.incident.incident_ids import (
     STEP_OPEN,
     STEP_PRESERVE,
     STEP_WATCH,
+    UPDATES,
+    WORKFLOW,
 )
 from include.incident.rules import HumanStep
 from include.messages import Message, _, verbatim
@@ -40,3 +42,16 @@ STEP_TITLES: Mapping[str, Message] = {
 def step_title(step: str) -> Message:
     """Return the display title of a step, or the id itself if the step has no title."""
     return STEP_TITLES.get(step) or verbatim(step)
+
+
+def recorder_title(recorder: str) -> Message:
+    """Return the display name of who recorded a timeline entry.
+
+    Args:
+        recorder: user id of a person, or id of the workflow or of the step that made the entry
+            without a person.
+    """
+    if recorder in (WORKFLOW, UPDATES):
+        return _("ParcelSeal")
+    is_human_step = recorder in HUMAN_STEP_TITLES
+    return verbatim(recorder) if is_human_step else step_title(recorder)

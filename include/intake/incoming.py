@@ -168,6 +168,14 @@ class Incoming:
         """
         return f"{self.rule.id}/{batch}"
 
+    def batch_title(self, batch: str) -> Message:
+        """Return the display name of a batch, such as "Batch IN-000013 (Incoming records)".
+
+        Args:
+            batch: name of the batch.
+        """
+        return _("Batch {batch} ({collection})", batch=batch, collection=self.collection.title)
+
 
 def split_part(part: str) -> tuple[str, str]:
     """Split the label of a batch into the id of the intake rule and the name of the batch.
@@ -177,15 +185,6 @@ def split_part(part: str) -> tuple[str, str]:
     """
     rule, _, batch = part.partition("/")
     return rule, batch
-
-
-def batch_title(part: str) -> Message:
-    """Return the display name of a batch, such as "Batch IN-000013".
-
-    Args:
-        part: result of `Incoming.batch_label`.
-    """
-    return _("Batch {batch}", batch=split_part(part)[1])
 
 
 def is_batch_name(batch: str) -> bool:

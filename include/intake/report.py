@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from include.approvals import registry
+from include.approvals.reasons import reason_text
 from include.approvals.registry import APPROVE
 from include.evidence.model import Approval, Finding, Metric, Outcome
 from include.intake.incoming import CLAUSE, split_part
 from include.intake.review import CHECK, FIND, REVIEW, BatchCheck, Review
 from include.intake.settle import SETTLE, VERIFY, Settlement, Verification
-from include.messages import Message, _, entered, listed
+from include.messages import Message, _, listed
 from include.reports.conclusion import Conclusion, missing_record
 from include.reports.model import (
     Bar,
@@ -63,6 +64,15 @@ class _Results:
     def settlements(self) -> dict[str, Settlement]:
         """Return the result of executing the decision on each batch, by name of the batch."""
         return self.records.results(SETTLE)
+
+    def name_of(self, part: str) -> str:
+        """Return the name of a batch, with its intake rule if the run has batches of several rules.
+
+        Args:
+            part: result of `Incoming.batch_label`.
+        """
+        several = len({split_part(batch)[0] for batch in self.submitted_batches}) > 1
+        return part if several else split_part(part)[1]
 
     @property
     def decided(self) -> int:
@@ -254,7 +264,7 @@ def _batches(results: _Results) -> Section:
         ),
         rows,
         [
-            (_("Batch"), "text", lambda row: split_part(row[0])[1]),
+            (_("Batch"), "text", lambda row: results.name_of(row[0])),
             (_("Records"), "number", lambda row: row[1].rows if row[1] else None),
             (_("Entered"), "datetime", lambda row: row[1].oldest if row[1] else None),
             (
@@ -283,7 +293,7 @@ def _decisions(results: _Results) -> Section:
         ),
         [(part, results.decisions.get(part)) for part in results.submitted_batches],
         [
-            (_("Batch"), "text", lambda row: split_part(row[0])[1]),
+            (_("Batch"), "text", lambda row: results.name_of(row[0])),
             (_("Decision"), "text", lambda row: _decision(row[1])),
             (_("Decided by"), "code", lambda row: row[1].decided_by if row[1] else None),
             (_("Decided"), "datetime", lambda row: row[1].decided_at if row[1] else None),
@@ -291,7 +301,7 @@ def _decisions(results: _Results) -> Section:
             (
                 _("Reason"),
                 "text",
-                lambda row: entered(row[1].reason or "—") if row[1] else None,
+                lambda row: reason_text(row[1].reason or "—") if row[1] else None,
             ),
         ],
     )
@@ -344,7 +354,7 @@ def _waits(results: _Results, hours: float | None) -> list[Section]:
             continue
         is_late = results.decisions[part].decided_at > due
         status = Outcome.ATTENTION if is_late else Outcome.PASS
-        bars.append(Bar(label=split_part(part)[1], value=waited, status=status))
+        bars.append(Bar(label=results.name_of(part), value=waited, status=status))
     if not bars:
         return []
     target = Target(value=hours * 3600, label=_("deadline")) if hours else None

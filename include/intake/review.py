@@ -12,7 +12,7 @@ from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings, StepResult
 from include.intake import batches, review_page
 from include.intake.checks import FAIL, Verdict, blocked_rows, broken_by_rule
-from include.intake.incoming import CLAUSE, MAX_BATCH_NAME_LENGTH, batch_title, split_part
+from include.intake.incoming import CLAUSE, MAX_BATCH_NAME_LENGTH, split_part
 from include.intake.review_page import BatchFacts, page_body, page_subject
 from include.intake.table import IncomingTable, on_table, on_tables
 from include.messages import Message, _
@@ -118,8 +118,10 @@ def find_batches(tables: Sequence[IncomingTable], findings: StepFindings) -> Wai
         max_batches = incoming.rule.most_batches
         dated = [batch for batch in waiting.batches if not batch.undated]
         submitted_batches += [incoming.batch_label(batch.name) for batch in dated[:max_batches]]
-        labels = [incoming.batch_label(batch.name) for batch in waiting.batches]
-        findings.subject_titles |= {label: batch_title(label) for label in labels}
+        findings.subject_titles |= {
+            incoming.batch_label(batch.name): incoming.batch_title(batch.name)
+            for batch in waiting.batches
+        }
         rows += sum(batch.rows for batch in waiting.batches)
         unfit += len(waiting.batches) - len(dated) + waiting.nameless
         left[incoming.rule.id] = len(dated[max_batches:])

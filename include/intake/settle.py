@@ -276,11 +276,11 @@ def verify_tables(
         now = table.clock.now()
         with table.snapshot() as connection:
             waiting = batches.find_pending(connection, table.incoming, now).batches
-            overdue += [
-                table.incoming.batch_label(batch.name)
-                for batch in waiting
-                if batch.due and batch.due < now
-            ]
+            late = [batch.name for batch in waiting if batch.due and batch.due < now]
+            overdue += [table.incoming.batch_label(name) for name in late]
+            findings.subject_titles |= {
+                table.incoming.batch_label(name): table.incoming.batch_title(name) for name in late
+            }
             for batch, at in _decided_batches(table, records.results(REVIEW)):
                 rows, unreviewed_rows = _count_unreviewed(connection, table, batch, at)
                 promoted, unreviewed = promoted + rows, unreviewed + unreviewed_rows

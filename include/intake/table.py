@@ -21,7 +21,7 @@ from include.erasure.ledger import ErasureKeys
 from include.evidence.step_findings import StepFindings
 from include.intake.batches import Connection, unit_of_work
 from include.intake.checks import Checker, ConditionChecks, Key, SuiteChecks
-from include.intake.incoming import Incoming, batch_title, split_part
+from include.intake.incoming import Incoming, split_part
 from include.policy.fragments import pack_sql
 from include.quarantine import register
 from include.quarantine.keys import KeyNames, identifies_person
@@ -154,8 +154,9 @@ def on_table(
     def step(
         run: RunContext[None], findings: StepFindings, /, *args: _P.args, **kwargs: _P.kwargs
     ) -> _R:
-        findings.subject_titles[findings.part] = batch_title(findings.part)
-        table = load_table(run, split_part(findings.part)[0])
+        rule_id, batch = split_part(findings.part)
+        table = load_table(run, rule_id)
+        findings.subject_titles[findings.part] = table.incoming.batch_title(batch)
         return work(table, findings, *args, **kwargs)
 
     return step

@@ -59,14 +59,17 @@ def _chinese(name: str, version: str, article: str) -> str:
     if not standard or not re.fullmatch(r"[0-9]{4}", version):
         return f"{_chinese_edition(name, version)}{_chinese_article(article)}"
     number, title = standard["number"], standard["title"]
-    if part := _PART.fullmatch(article):  # a part of a standard has its own number
-        if not number.endswith(f".{part['part']}"):
-            number = f"{number}.{part['part']}"
+    part = _PART.fullmatch(article)
+    if part and number.startswith("GB"):  # a part of a national standard has its own number
+        if number.endswith(f".{part['part']}"):
+            return f"{number}—{version}{title}"
+        if "." not in number and "部分" not in title:
             title = re.sub("》$", f" 第{part['part']}部分》", title)
-        return f"{number}—{version}{title}"
-    is_section = title and _SECTION.fullmatch(article)
-    section = article if is_section else _chinese_article(article)
-    return f"{number}—{version}{title}{section}"
+            return f"{number}.{part['part']}—{version}{title}"
+    sections = [section.strip() for section in article.split(",")]
+    if title and all(map(_SECTION.fullmatch, sections)):
+        return f"{number}—{version}{title}{'、'.join(sections)}"
+    return f"{number}—{version}{title}{_chinese_article(article)}"
 
 
 def _chinese_edition(name: str, version: str) -> str:

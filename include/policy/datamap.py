@@ -278,31 +278,37 @@ class MappedDatabase(DatabaseFacts):
 
     collections: Mapping[str, MappedCollection]
 
+    def title_of(self, name: str) -> Message:
+        """Return the display name of a collection.
+
+        Args:
+            name: name of the collection. If the data map has problems or does not contain the
+                collection, this name is returned.
+        """
+        collection = None if self.is_faulty else self.collections.get(name)
+        return collection.title if collection else verbatim(name)
+
     def collection_title(self, name: str) -> Message:
         """Return the titles of a collection and of the database: "Customers (Courier operations)".
 
         Args:
-            name: name of the collection. If the data map has problems or does not contain the
-                collection, the text contains this name instead of a title.
+            name: name of the collection, as in `title_of`.
         """
-        collection = None if self.is_faulty else self.collections.get(name)
-        return _(
-            "{collection} ({database})",
-            collection=collection.title if collection else name,
-            database=self.title,
-        )
+        return _("{collection} ({database})", collection=self.title_of(name), database=self.title)
 
-    def table_title(self, label: str) -> Message:
-        """Return the display name of a table for findings about the schema.
+    @property
+    def table_titles(self) -> dict[str, Message]:
+        """The titles of collections and of the database, for findings about tables.
 
-        Args:
-            label: database, PostgreSQL schema and table, separated by dots. For a table that is not
-                in the data map, the title of the database is returned.
+        The keys consist of the database, the PostgreSQL schema and the table, separated by dots.
         """
-        for collection in self.collections.values():
-            if label == f"{self.name}.{collection.schema_name}.{collection.table}":
-                return self.collection_title(collection.name)
-        return self.title
+        collections = () if self.is_faulty else self.collections.values()
+        return {
+            f"{self.name}.{collection.schema_name}.{collection.table}": self.collection_title(
+                collection.name
+            )
+            for collection in collections
+        }
 
     @property
     def is_faulty(self) -> bool:

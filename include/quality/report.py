@@ -233,7 +233,7 @@ def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
         facts=_facts(
             steps,
             [
-                (collection, _collection_title(database, collection))
+                (collection, database.title_of(collection.collection))
                 for database in databases
                 if database.name in checks
                 for collection in checks[database.name].collections
@@ -390,7 +390,7 @@ def _database(
                     "their records were not checked: {names}.",
                     count=len(left),
                     total=len(database.collections),
-                    names=listed(database.collections[name].title for name in left),
+                    names=listed(map(database.title_of, left)),
                 )
             )
         )
@@ -401,15 +401,20 @@ def _database(
                 text=_(
                     "The records of these collections are checked by the workflow “Review before "
                     "storing”: {names}.",
-                    names=listed(
-                        database.collections[name].title for name in dict.fromkeys(incoming)
-                    ),
+                    names=listed(database.title_of(name) for name in dict.fromkeys(incoming)),
                 )
             )
         )
     for collection in check.collections:
-        title = _collection_title(database, collection)
+        title = database.title_of(collection.collection)
         blocks.append(_rules_table(collection, title, rules))
+        if broken := [figures.rule for figures in collection.rules if figures.broken]:
+            blocks.append(
+                Code(
+                    caption=_("For engineers: lists of the broken records"),
+                    lines=[f"./parcelseal quarantine list --rule {rule}" for rule in broken],
+                )
+            )
         blocks += unseen_changes(collection, title)
         if collection.parts:
             blocks.append(_parts_chart(collection, title))
@@ -420,12 +425,6 @@ def _database(
         )
     )
     return Section(heading=heading, blocks=blocks)
-
-
-def _collection_title(database: MappedDatabase, collection: CheckedCollection) -> Message:
-    """Return the title of a checked collection; its name if the data map no longer contains it."""
-    mapped = database.collections.get(collection.collection)
-    return mapped.title if mapped else verbatim(collection.collection)
 
 
 def _rules_table(

@@ -45,15 +45,17 @@ class RetentionDatabase:
 
     @property
     def subject_titles(self) -> dict[str, Message]:
-        """The titles of the record classes and collections, by name.
+        """The titles of the database, the record classes and the collections, by name.
 
-        If a record class and a collection have the same name, the title is that of the record
-        class. Record classes without a title are left out.
+        If several of them have the same name, the database comes first, then the record class.
+        Record classes without a title are left out.
         """
         collections = {} if self.mapped.is_faulty else self.mapped.collections
-        return {collection.name: collection.title for collection in collections.values()} | {
+        titles = {collection.name: collection.title for collection in collections.values()}
+        titles |= {
             rule.record_class: translated_message(rule.title) for rule in self.rules if rule.title
         }
+        return titles | {self.name: self.mapped.title}
 
     @property
     def disposition(self) -> Disposition:

@@ -28,11 +28,14 @@ def findings(drifts: Iterable[Drift], database: MappedDatabase) -> list[Finding]
     def group_key(difference: Drift) -> tuple[str, str]:
         return difference.label, difference.kind
 
+    titles = database.table_titles
     groups = groupby(sorted(drifts, key=group_key), key=group_key)
-    return [_finding(list(group), database) for _key, group in groups]
+    return [
+        _finding(list(group), titles.get(label, database.title)) for (label, _kind), group in groups
+    ]
 
 
-def _finding(group: list[Drift], database: MappedDatabase) -> Finding:
+def _finding(group: list[Drift], title: Message) -> Finding:
     first = group[0]
     declared = not first.kind.startswith("undeclared")
     return Finding(
@@ -43,7 +46,7 @@ def _finding(group: list[Drift], database: MappedDatabase) -> Finding:
         action=_action(first.kind),
         clause=STORAGE_CLAUSE if declared else COLLECTION_CLAUSE,
         for_engineers=_for_engineers(group),
-        subject_title=database.table_title(first.label),
+        subject_title=title,
     )
 
 

@@ -218,7 +218,10 @@ def findings(results: Iterable[UndeclaredKeys], database: MappedDatabase) -> lis
         results: results of `undeclared_keys`.
         database: the data map.
     """
-    return [_finding(undeclared, database.table_title(undeclared.table)) for undeclared in results]
+    titles = database.table_titles
+    return [
+        _finding(undeclared, titles.get(undeclared.table, database.title)) for undeclared in results
+    ]
 
 
 def _declared_objects(

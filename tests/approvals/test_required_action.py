@@ -21,7 +21,9 @@ def test_split_languages_returns_the_message_that_in_both_languages_joined(name:
         assert Translator(locale).text(parts) == Translator(locale).text(message)
 
 
-@pytest.mark.parametrize("line", ["Grade?", "this / that", "三 / 四 / 五", "a / b 审核", ""])
+@pytest.mark.parametrize(
+    "line", ["Grade?", "this / that", "三 / 四 / 五", "a / b 审核", "中 / 文 / 三 / a", ""]
+)
 def test_split_languages_returns_a_line_in_one_language_unchanged(line: str) -> None:
     for locale in ("en", "zh_CN"):
         assert Translator(locale).text(split_languages(line)) == line

@@ -7,7 +7,8 @@ from textwrap import dedent, indent
 
 import pytest
 
-from include.messages import in_english
+from include.messages import in_english, verbatim
+from include.policy.datamap import FaultyCollections, MappedDatabase
 from include.registry import load_pack
 from include.reports.i18n import Translator
 from tests.policy.packs import SHOP, problem_lines, write_pack
@@ -111,8 +112,17 @@ def test_load_pack_returns_titles_of_collections_columns_and_json_keys(tmp_path:
     assert chinese.text(raw.fields["mail"].title) == "电子邮箱"
     assert in_english(raw.title) == "raw"
     assert in_english(shop.collections["buyer"].field_title("gone")) == "gone"
-    assert chinese.text(shop.table_title("shop.public.buyer")) == "买家（商店）"
-    assert chinese.text(shop.table_title("shop.public.unknown")) == "商店"
+    titles = {label: chinese.text(title) for label, title in shop.table_titles.items()}
+    assert titles == {"shop.public.buyer": "买家（商店）"}
+    assert in_english(shop.title_of("gone")) == "gone"
+
+
+def test_titles_of_faulty_data_map_are_the_names_of_its_collections() -> None:
+    shop = MappedDatabase.model_construct(
+        name="shop", title=verbatim("shop"), collections=FaultyCollections(["buyer"], Path(), [])
+    )
+    assert in_english(shop.title_of("buyer")) == "buyer"
+    assert shop.table_titles == {}
 
 
 def test_load_pack_returns_remark_with_fields_whose_data_categories_are_unconfirmed(

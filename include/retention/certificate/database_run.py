@@ -325,8 +325,7 @@ def _reference_text(case: DatabaseRun, by: KeptBy, others: Sequence[KeptBy]) -> 
         return _(
             "the table {table}, which is not in the data map, refers to the records", table=by.table
         )
-    collection = case.collection(by.collection)
-    table = collection.title if collection else by.table
+    table = case.database.title_of(by.collection) if case.collection(by.collection) else by.table
     if [other.table for other in others].count(by.table) > 1:
         return _(
             "referenced by records of {table} (foreign key {constraint})",

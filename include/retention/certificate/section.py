@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from include.messages import Message, _, entered, listed
+from include.approvals.reasons import reason_text
+from include.messages import Message, _, listed
 from include.reports.model import (
     Bar,
     BarChart,
@@ -183,7 +184,7 @@ def hash_table(case: DatabaseRun) -> Table:
         ),
         case.classes,
         [
-            (_("Record class"), "text", lambda planned: case.title(planned.name)),
+            (_("Record class"), "code", lambda planned: planned.name),
             (_("SHA-256"), "code", lambda planned: planned.rule_sha256),
         ],
     )
@@ -484,7 +485,7 @@ def _approval(case: DatabaseRun, plan: PlanResult) -> list[Block]:
             (_("Decision"), "text", _decision_text),
             (_("Decided by"), "text", decided_by_text),
             (_("Decided"), "datetime", lambda answer: answer.decided_at or NOTHING),
-            (_("Reason"), "text", lambda answer: entered(answer.reason or NOTHING)),
+            (_("Reason"), "text", lambda answer: reason_text(answer.reason or NOTHING)),
         ],
     )
     return [waited, decided]

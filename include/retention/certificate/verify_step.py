@@ -266,9 +266,10 @@ def _report_remaining(
 def _report_orphans(
     findings: StepFindings, dangling: Sequence[Orphans], database: MappedDatabase
 ) -> None:
+    titles = database.table_titles
     for orphans in dangling:
-        title = database.table_title(f"{database.name}.{orphans.table}")
-        findings.subject_titles[orphans.constraint] = title
+        label = f"{database.name}.{orphans.table}"
+        findings.subject_titles[orphans.constraint] = titles.get(label, database.title)
         findings.find(
             "retention.orphans",
             Outcome.FAIL if orphans.validated else Outcome.ATTENTION,

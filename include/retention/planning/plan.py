@@ -278,8 +278,17 @@ def read_plan(content: bytes, sha256: str) -> Plan:
 
 
 def rule_digest(rule: RetentionRule) -> str:
-    """Return the SHA-256 of the definition of a record class in retention.yaml."""
-    return hashlib.sha256(rule.model_dump_json(by_alias=True).encode()).hexdigest()
+    """Return the SHA-256 of the definition of a record class in retention.yaml.
+
+    Titles of SQL clocks do not count: they change no disposition, and digests of earlier versions
+    stay valid.
+    """
+    without_titles: Any = {
+        "clock": {"title"},
+        "minimum": {"__all__": {"clock": {"title"}}},
+    }
+    definition = rule.model_dump_json(by_alias=True, exclude=without_titles)
+    return hashlib.sha256(definition.encode()).hexdigest()
 
 
 def combined_sha256(plans: Sequence[Plan]) -> str:

@@ -419,3 +419,22 @@ def test_full_certificate_contains_all_values_in_both_languages_and_no_untransla
             for each in in_both_languages
             if " " in each and "sha256sum" not in each and RULE_SHA256 not in each
         } == set()
+
+
+DIGESTS = {  # of the version before clocks had titles
+    "clock": "ba62918630d1715385c7f26badf97ce111c4ec5d9e7798d959c03d2096267a65",
+    "minimum": "202480c4ffe9e9002178c1e69ad5b9ec34d3b22aad1d239a3895eceeb65a0bd0",
+}
+
+
+@pytest.mark.parametrize("key", ["clock", "minimum"])
+def test_title_of_sql_clock_does_not_change_the_digest_of_the_record_class(key: str) -> None:
+    """Plans and ledger entries of earlier versions contain the digest."""
+
+    def digest(**title: Any) -> str:
+        clock = {"sql": "t.x", **title}
+        minimum = [{"period": "P6M", "clock": clock, "basis": SOURCE}]
+        return rule_digest(retention_rule(**{key: clock if key == "clock" else minimum}))
+
+    assert digest(title={"en": "the order", "zh-CN": "下单之日"}) == digest()
+    assert digest() == DIGESTS[key]
