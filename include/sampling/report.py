@@ -202,7 +202,9 @@ def _facts(
         Fact(
             label=_("Sample items to test"),
             value=sum(size.items for size in samples.values()) if samples else None,
-            note=_("in the first stage"),
+            note=_("in the first stage")
+            if commitment and any(frame.plan.stages > 1 for frame in commitment.populations)
+            else None,
         ),
     ]
     if commitment is not None:

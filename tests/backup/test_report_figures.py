@@ -14,7 +14,7 @@ from include.backup.prune import Reason
 from include.evidence.model import Metric, Outcome, StepRecord
 from include.messages import _, listed, verbatim
 from include.reports.conclusion import Conclusion
-from include.reports.model import Section, Table, TrendChart
+from include.reports.model import Code, Section, Table, TrendChart
 from tests.backup.report_records import (
     PRUNED,
     backup_records,
@@ -91,7 +91,7 @@ def test_backup_report_has_figures_for_databases_rows_size_store_and_sites(
         "Data as of": (courier.taken_at - HOUR, "", None, None),
         "Rows": (courier.rows + 7, "rows", None, None),
         "Encrypted size": (courier.dump.size + 1000, "bytes", None, None),
-        "Off-site store": (_("S3 bucket"), "", PASS, verbatim("s3://x")),
+        "Off-site store": (_("S3 bucket"), "", PASS, None),
         "Sites of the database and of the backups, as declared": (
             _(
                 "database at {primary}; backups at {store}",
@@ -150,7 +150,10 @@ def test_backup_report_lists_restore_points_tables_and_recipients(
     ]
     assert contents.caption.values == {"shown": len(contents.rows), "total": len(courier.tables)}
     holders = table(section(conclusion, "Recipients who can decrypt these backups")).rows
-    assert [row[0] for row in holders] == [holder.name for holder in courier.recipients]
+    assert [row[0] for row in holders] == [_("operations"), "offline"]
+    address = section(conclusion, "Restore points of this run").blocks[-1]
+    assert isinstance(address, Code)
+    assert address.lines == ["s3://x"]
 
 
 def test_backup_report_gives_the_reason_of_each_pruning_decision(

@@ -264,7 +264,7 @@ def test_population_that_needs_next_stage_is_not_counted_as_evaluated(state: Eng
         "with the next stage of their plan: Intake."
     )
     assert Translator("zh_CN").text(conclusion.summary) == (
-        "尚无总体得出最终结论；未关闭的发现事项 1 项。按方案进入下一阶段的总体：总体intake。"
+        "尚无总体得出最终结论；未关闭的审计发现事项 1 项。按方案进入下一阶段的总体：总体intake。"
     )
     assert facts(conclusion)["Outstanding workpapers"] == 1  # this run issued them
     (outstanding,) = rows(conclusion, "Outstanding workpapers")
