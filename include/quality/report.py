@@ -411,7 +411,9 @@ def _database(
         if broken := [figures.rule for figures in collection.rules if figures.broken]:
             blocks.append(
                 Code(
-                    caption=_("For engineers: lists of the broken records"),
+                    caption=_(
+                        "For engineers: lists of the broken records in the quarantine register"
+                    ),
                     lines=[f"./parcelseal quarantine list --rule {rule}" for rule in broken],
                 )
             )

@@ -10,11 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from include.approvals.reasons import (
+    AUTOMATIC,
     MAX_REASON_LENGTH,
     has_personal_number,
     has_words,
+    reason_text,
     redact_reason,
 )
+from include.reports.i18n import Translator
 
 MOBILE = "13800138000"
 ID_NUMBER = "53010219200508011X"
@@ -158,3 +161,14 @@ def test_redact_reason_shortens_text_to_default_or_given_max_length() -> None:
     words = "seen at the counter, " * 40 + "139 1234 5678"
     assert len(redact_reason(words)) == MAX_REASON_LENGTH
     assert redact_reason(words, max_length=2_000) == "seen at the counter, " * 40 + "…"
+
+
+@pytest.mark.parametrize("typed", ["approved", "none", "Incident", "资料齐全"])
+def test_typed_reason_is_shown_as_typed_in_both_languages(typed: str) -> None:
+    """The catalogue has translations of "approved", "none" and "Incident"."""
+    assert {Translator(locale).text(reason_text(typed)) for locale in ("en", "zh_CN")} == {typed}
+
+
+def test_automatic_reason_of_sample_company_is_translated() -> None:
+    assert Translator("en").text(reason_text(AUTOMATIC)) == AUTOMATIC
+    assert Translator("zh_CN").text(reason_text(AUTOMATIC)) != AUTOMATIC

@@ -106,11 +106,11 @@ def test_risk_of_one_stratum_equals_risk_without_strata() -> None:
     assert case.exact == chance_of_accepting(hypergeometric(100, case.deviating["a"]), n, 2)
 
 
-@pytest.mark.parametrize("place", risks.PLACEMENTS.values())
+@pytest.mark.parametrize("placement", risks.PLACEMENTS.values())
 def test_each_placement_puts_all_deviations_into_strata_within_their_sizes(
-    place: risks.Placement,
+    placement: risks.Placement,
 ) -> None:
     for count in range(sum(STRATA.values()) + 1):
-        placed = place(count, STRATA, {"a": 2, "b": 2, "c": 1})
+        placed = placement(count, STRATA, {"a": 2, "b": 2, "c": 1})
         assert sum(placed.values()) == count
         assert all(0 <= placed[name] <= size for name, size in STRATA.items())

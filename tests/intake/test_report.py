@@ -108,3 +108,25 @@ def test_report_captions_say_which_counts_are_from_the_check_and_which_from_the_
     assert "The number of broken rules is from the check before the review" in table
     assert "quarantined and rejected records are from the execution of the decision" in table
     assert "when the batches were checked" in chart
+
+
+def test_report_names_intake_rule_of_batch_only_if_batches_of_several_rules_were_checked() -> None:
+    records = run(requested=2, reviewed=2)
+    assert _batch_names(records) == ["IN-0", "IN-1"]
+    parts = ["customers/IN-0", "parcels/IN-0"]
+    records[0].data["batches"] = parts
+    for record in records:
+        if record.part == "customers/IN-1":
+            record.part = parts[1]
+    assert _batch_names(records) == parts
+
+
+def _batch_names(records: list[StepRecord]) -> list[str]:
+    english = Translator("en")
+    tables = [
+        block
+        for section in report.conclude_records(RunRecords(records)).sections
+        for block in section.blocks
+        if isinstance(block, Table)
+    ]
+    return [english.value(row[0]) for row in tables[0].rows]

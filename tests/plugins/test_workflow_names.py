@@ -1,4 +1,4 @@
-"""Titles of workflows on the pages, and the workflow to which each evidence bundle belongs."""
+"""Tests of the names that the pages show for workflows and for files of evidence bundles."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import ast
 
 import pytest
 
-from include.messages import verbatim
+from include.messages import Message, _, verbatim
 from include.registry import workflow
 from include.service_container import ROOT
+from plugins.compliance_ui.bundle import content_of
 from plugins.compliance_ui.workflow_names import dag_of, title_of
 from tests.plugins.company import DAG_OF
 
@@ -64,3 +65,17 @@ def test_plugin_module_imports_no_page_modules_at_top_level() -> None:
         for statement in package.body
         if isinstance(statement, ast.Import | ast.ImportFrom)
     ]
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("seed.json", _("random seed")),
+        ("frames/disposal.csv", _("sampling frame")),
+        ("report.zh-CN.html", _("report in Chinese")),
+        ("notice.html", _("document (web page)")),
+        ("unknown.bin", _("data")),
+    ],
+)
+def test_content_of_bundle_file_follows_from_its_name(file: str, content: Message) -> None:
+    assert content_of(file) == content

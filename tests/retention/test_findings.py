@@ -12,10 +12,11 @@ from include.holds.registry import HoldKind
 from include.local.postgres import EmbeddedPostgres
 from include.messages import Message, in_english
 from include.policy.datamap import MappedField
+from include.reports.i18n import Translator
 from include.retention.execution import cycles
 from include.retention.planning.approval import has_approvers
 from tests.retention import step_records as steps
-from tests.retention.runner import OLD, YOUNG, RetentionRunner, disposition, new_runner, rule
+from tests.retention.runner import NAME, OLD, YOUNG, RetentionRunner, disposition, new_runner, rule
 from tests.support.registers import UNGUARDED, tamper
 
 
@@ -272,3 +273,22 @@ def test_finding_about_deletions_by_trigger_contains_table_counts_and_trigger_na
     assert finding_codes(counted)["retention.left"] == (Outcome.FAIL, "note")
     [reaction] = planned.data["reactions"]
     assert (reaction["table"], reaction["name"]) == ("public.note", "react")
+
+
+def test_name_of_database_and_collection_has_the_title_of_the_database(
+    runner: RetentionRunner,
+) -> None:
+    database = runner.database
+    same = database.collections["node"].model_copy(
+        update={"name": NAME, "titles": {"en": "A table", "zh-CN": "一张表"}}
+    )
+    mapped = database.model_copy(update={"collections": {NAME: same}})
+    assert runner.but(database=mapped).in_run().subject_titles[NAME] == database.title
+
+
+def test_record_class_without_title_has_no_title_in_findings(runner: RetentionRunner) -> None:
+    untitled = rule("node", **{"class": "old_node"})
+    titled = rule("ring_a", **{"class": "old_ring", "title": {"en": "Rings", "zh-CN": "环"}})
+    titles = runner.but(rules=[untitled, titled]).in_run().subject_titles
+    assert "old_node" not in titles
+    assert Translator("zh_CN").text(titles["old_ring"]) == "环"

@@ -6,7 +6,14 @@ from datetime import date, timedelta
 
 import pytest
 
-from include.training.obligations import SOON_DAYS, Department, Topic, Untrained, Waiver
+from include.training.obligations import (
+    SOON_DAYS,
+    Department,
+    Topic,
+    Untrained,
+    Waiver,
+    share_of,
+)
 from tests.training.training_fixtures import TrainingCompany, rules
 
 
@@ -397,3 +404,20 @@ def test_reminder_stages_of_course_are_computed_from_policy_pack(company: Traini
     assert only_due_course(company)[2] == -5
     assert only_due_course(at_day(company, "2026-03-09"))[2] == 2
     assert only_due_course(at_day(company, "2026-03-12"))[2] == 5
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "share"),
+    [
+        (44, 48, 0.9166),  # 0.91666…
+        (57, 100, 0.57),  # 57 / 100 * 10 000 is below 5,700 in floating point
+        (99_999, 100_000, 0.9999),
+        (48, 48, 1.0),
+        (0, 48, 0.0),
+        (0, 0, None),
+    ],
+)
+def test_share_is_rounded_down_to_four_decimals_and_none_without_people(
+    part: int, whole: int, share: float | None
+) -> None:
+    assert share_of(part, whole) == share

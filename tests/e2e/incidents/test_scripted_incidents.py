@@ -23,7 +23,7 @@ from tests.e2e.incidents.shared_tests import (  # noqa: F401 - collected here
 )
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(1800)]
-NAMES = [one.__name__ for one in IN_PROCESS]
+NAMES = [incident.__name__ for incident in IN_PROCESS]
 
 
 @pytest.fixture(params=NAMES)
