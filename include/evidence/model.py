@@ -49,6 +49,10 @@ class Finding(FrozenModel):
             clause of the control.
         for_engineers: the command, file, key or task that the action needs, in words for engineers;
             None if the action needs none. Backticks mark code.
+        step: name of the step that reported the finding; empty for a finding of the whole run.
+        part: item that a mapped step worked on, such as a database; empty for other findings.
+        aspect: id that distinguishes findings with the same code and subject, such as the id of an
+            expectation; empty if there is at most one such finding.
     """
 
     code: str
@@ -59,6 +63,9 @@ class Finding(FrozenModel):
     clause: str = ""
     for_engineers: Message | None = None
     subject_title: Message | None = None
+    step: str = ""
+    part: str = ""
+    aspect: str = ""
 
     @field_validator("severity")
     @classmethod
@@ -189,6 +196,30 @@ class RunContext(FrozenModel):
     timezone: str = "Asia/Shanghai"
 
 
+class Coverage(FrozenModel):
+    """The subjects that a step examined completely.
+
+    A finding of an earlier run is closed only if a later run examined its subject and reported
+    nothing.
+
+    Attributes:
+        subjects: the examined subjects of findings; None if the step examined every possible
+            subject of its part, such as all partners.
+        codes: codes of findings for which the step examined every possible subject, although
+            `subjects` is a list.
+        steps: mapped steps for which the step selected every part that still exists, such as the
+            batches that still wait. A part without a record was settled by an earlier run.
+    """
+
+    subjects: tuple[str, ...] | None = None
+    codes: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()
+
+    def includes(self, code: str, subject: str) -> bool:
+        """Return whether the step would have reported a finding with this code and subject."""
+        return self.subjects is None or subject in self.subjects or code in self.codes
+
+
 class StepRecord(BaseModel):
     """The record of a step, which the seal and later steps of the run read.
 
@@ -203,6 +234,8 @@ class StepRecord(BaseModel):
         metrics: figures that the step measured.
         data: the step's result as plain JSON, for later steps and for ``result.json``. It contains
             no customer's data.
+        coverage: subjects that the step examined completely; None if the step was interrupted,
+            failed, waits for an answer, or compared only the records that changed.
     """
 
     step: str
@@ -211,6 +244,7 @@ class StepRecord(BaseModel):
     findings: list[Finding] = []
     metrics: list[Metric] = []
     data: dict[str, Any] = {}
+    coverage: Coverage | None = None
 
 
 class StepSummary(FrozenModel):
@@ -224,12 +258,14 @@ class StepSummary(FrozenModel):
             database ``courier``; otherwise empty.
         outcome: outcome of the step.
         data: the step's result as plain JSON, without customers' data.
+        coverage: subjects that the step examined completely; see `StepRecord`.
     """
 
     step: str
     part: str
     outcome: Outcome
     data: dict[str, Any]
+    coverage: Coverage | None = None
 
 
 class RegisterFigure(FrozenModel):
@@ -317,6 +353,8 @@ class Result(BaseModel):
         not_made: files, and sections of reports, that could not be created: name -> reason, in
             English.
         registers: figures of the registers of the state database; None if they were not read.
+        is_complete: whether the run executed all of its steps to their end, on live data and for
+            all databases. Only a complete run closes findings of earlier runs.
     """
 
     schema_version: str = SCHEMA_VERSION
@@ -330,6 +368,13 @@ class Result(BaseModel):
     steps: list[StepSummary] = []
     not_made: dict[str, str] = {}
     registers: RegisterState | None = None
+    is_complete: bool = False
+
+
+CONTROLS_STEP = "controls"
+"""The step of findings which say that a control did not reach its target or has no figure."""
+REGISTERS_STEP = "registers"
+"""The step of findings about the evidence and the registers, which every run examines."""
 
 
 def judge(controls: Sequence[Control], metrics: Sequence[Metric]) -> list[ControlStatus]:
@@ -394,6 +439,7 @@ def unexplained(controls: Sequence[ControlStatus], outcome: Outcome) -> list[Fin
                         figure=control.figure,
                         requirement=control.requirement,
                     ),
+                    step=CONTROLS_STEP,
                     action=_(
                         "Find out why the control did not reach its target and correct the "
                         "cause, or revise the target in the policy pack."
@@ -411,6 +457,7 @@ def unexplained(controls: Sequence[ControlStatus], outcome: Outcome) -> list[Fin
                         "This run did not measure the figure that decides whether the "
                         "control passes."
                     ),
+                    step=CONTROLS_STEP,
                     action=_(
                         "Find out the cause. If the run covered only some databases or steps, "
                         "run the whole workflow. If the policy pack has no mandatory "

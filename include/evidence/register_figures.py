@@ -18,7 +18,7 @@ from sqlalchemy.exc import OperationalError
 from include.evidence.model import RegisterFigure
 from include.messages import Message, _
 from include.services.errors import ServiceError
-from include.state.findings import finding, finding_event
+from include.state.findings import RUN_COLUMNS, finding, finding_event
 from include.state.tables import erasure_batch, erasure_request, legal_hold
 
 PATIENCE = 5.0  # seconds for which a register that is being written is tried again
@@ -33,8 +33,10 @@ class Register:
         name: name of the register in figures.
         title: display name of the register's entries, in the plural.
         table: table of the state database, with the column ``id``.
-        fixed: columns that never change. Never add a column: sealed digests were computed without
-            it, so the register would seem to have lost rows.
+        fixed: columns that never change. Never add a column here, but to `added`: sealed digests
+            were computed without it, so the register would seem to have lost rows.
+        added: columns of a later version of the schema that never change. They enter the digest of
+            a row only if one of them is not null, so the digests of older rows stay the same.
         later: columns that are null until a row is settled, released or closed, and do not change
             afterwards. A row is open as long as the first of these columns is null. Empty if the
             register's rows never change.
@@ -49,6 +51,7 @@ class Register:
     table: Table
     fixed: tuple[str, ...]
     later: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
     counts_open: bool = True
     entries: str = "count(*)"
 
@@ -89,12 +92,14 @@ FINDINGS = Register(
     finding,
     fixed=("id", "kind", "reference", "description", "owner", "opened_at", "due_on"),
     later=("closed_at",),
+    added=RUN_COLUMNS,
 )
 EVENTS = Register(
     "finding_event",
-    _("answers and retests of findings"),
+    _("entries about findings"),
     finding_event,
     fixed=("id", "finding_id", "kind", "by", "at", "cause", "action", "due_on"),
+    added=("reason", "owner", "assignee", "until", "severity", "bundle"),
 )
 REGISTERS = (ERASURES, HOLDS, REQUESTS, FINDINGS, EVENTS)
 
@@ -295,6 +300,10 @@ def _figure(conn: Connection, register: Register, bounds: _Bounds) -> RegisterFi
     content = _content(columns)
     if register.later and register.counts_open:
         content = f"CASE WHEN {is_open} THEN {_content(fixed)} ELSE {content} END"
+    if register.added:
+        added = [register.table.c[name] for name in register.added]
+        names = ", ".join(f't."{column.name}"' for column in added)
+        content += f" || CASE WHEN num_nonnulls({names}) > 0 THEN {_content(added)} ELSE '' END"
     left_out = "" if register.counts_open else f" AND NOT {is_open}"
     if bounds.ids is not None:
         left_out += " AND t.id <@ CAST(:ids AS int8multirange)"

@@ -9,7 +9,7 @@ deletes all other files in the folder.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 
 from include.evidence.folder import StoreFolder, check_file_names
-from include.evidence.model import Finding, Metric, Outcome, StepRecord
+from include.evidence.model import Coverage, Finding, Metric, Outcome, StepRecord
 from include.frozen import FrozenModel
 from include.messages import Message
 from include.services.clock import Clock
@@ -69,6 +69,8 @@ class StepFindings:
         metrics: the figures so far.
         subject_titles: display names of the subjects of findings: id of the subject -> display
             name.
+        coverage: subjects that the step examines completely; see `examine_only` and
+            `examine_changes`.
     """
 
     step: str
@@ -78,6 +80,36 @@ class StepFindings:
     findings: list[Finding] = field(default_factory=list)
     metrics: list[Metric] = field(default_factory=list)
     subject_titles: dict[str, Message] = field(default_factory=dict)
+    coverage: Coverage | None = field(default_factory=Coverage)
+
+    def examine_only(self, subjects: Iterable[str], codes: Iterable[str] = ()) -> None:
+        """State that the step examines only the given subjects, the step itself and its part.
+
+        A step that is limited by the policy pack, such as the check of mapped tables, must call
+        this method. Otherwise a finding would be closed when its subject is removed from the policy
+        pack.
+
+        Args:
+            subjects: subjects of possible findings.
+            codes: codes of findings for which the step examines every possible subject.
+        """
+        examined = {self.step, self.part, *subjects} - {""}
+        self.coverage = Coverage(subjects=tuple(sorted(examined)), codes=tuple(sorted(codes)))
+
+    def select_parts_of(self, *steps: str) -> None:
+        """State that the step selected every part of the given mapped steps that still exists.
+
+        Without this statement, a finding about a part is closed only by a run that works on the
+        part again.
+
+        Args:
+            steps: names of the mapped steps.
+        """
+        self.coverage = (self.coverage or Coverage()).model_copy(update={"steps": steps})
+
+    def examine_changes(self) -> None:
+        """State that the step examines only changed records, so its result closes no finding."""
+        self.coverage = None
 
     def find(
         self,
@@ -89,6 +121,7 @@ class StepFindings:
         subject: str = "",
         clause: str = "",
         for_engineers: Message | None = None,
+        aspect: str = "",
     ) -> None:
         """Add a finding.
 
@@ -102,6 +135,8 @@ class StepFindings:
             clause: number of the policy clause; if it is empty, the clause of the step.
             for_engineers: the command, file, key or task that the action concerns, in words for
                 engineers.
+            aspect: id that distinguishes findings with the same code and subject, such as the id of
+                an expectation.
         """
         is_about_step = not (subject or self.part)
         self.findings.append(
@@ -116,6 +151,7 @@ class StepFindings:
                 action=action,
                 clause=clause or self.clause,
                 for_engineers=for_engineers,
+                aspect=aspect,
             )
         )
 
@@ -143,6 +179,7 @@ class StepFindings:
         subject: str = "",
         clause: str = "",
         for_engineers: Message | None = None,
+        aspect: str = "",
     ) -> None:
         """Add a finding with severity ``attention``. For arguments, see `find`."""
         self.find(
@@ -153,6 +190,7 @@ class StepFindings:
             subject=subject,
             clause=clause,
             for_engineers=for_engineers,
+            aspect=aspect,
         )
 
     def measure(
@@ -188,9 +226,13 @@ class StepFindings:
             step=self.step,
             part=self.part,
             outcome=Outcome.worst([Outcome.PASS, *(finding.severity for finding in self.findings)]),
-            findings=self.findings,
+            findings=[
+                finding.model_copy(update={"step": self.step, "part": self.part})
+                for finding in self.findings
+            ],
             metrics=self.metrics,
             data=data,
+            coverage=self.coverage,
         )
 
 

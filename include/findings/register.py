@@ -1,32 +1,36 @@
-"""The register of findings, and weekly reminders to the owners of findings.
+"""The register of findings: their owners, due dates and events.
 
-Each finding has an owner and a due date. The owner answers with a cause and a corrective action.
-Then another person tests again, and only a passed retest closes the finding. The register stores
-each answer, retest and reminder as an event with person and time, and never overwrites an event.
+Each finding has an owner and a due date. A finding of an audit or an incident is closed only by a
+passed retest of another person, after the owner gave a cause and a corrective action. A finding
+that a run reported is closed only by a later complete run, see `include.findings.run_findings`. The
+register stores each answer, retest, comment, decision and reminder as an event with person and
+time, and never overwrites an event.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import Connection, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import BigInteger, Connection, cast, func, select
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from include.approvals.approvers import is_among
 from include.approvals.reasons import has_words, redact_reason
-from include.messages import Message, _
-from include.notify import outbox
-from include.notify.notification import Notification, to_role
-from include.notify.outbox import Run
-from include.policy.rules import NotificationRules, Role
+from include.evidence.model import Outcome
+from include.frozen import FrozenModel
+from include.messages import Message
 from include.services.errors import UsageError
-from include.state.findings import finding, finding_event
+from include.state.findings import finding, finding_event, finding_report
 
 REMIND_AHEAD = timedelta(days=7)  # of the day on which it is due
 REMIND_EVERY = timedelta(days=7)
+MAX_COMMENTS = 200  # of a finding
+RUN = "run"
+EVENT = "event"
 
 
 class Event(StrEnum):
@@ -37,12 +41,22 @@ class Event(StrEnum):
         MET: a retest passed.
         DEVIATES: a retest failed.
         REMINDED: a reminder was sent to the owner.
+        CLOSED: a complete run examined the subject and no longer reported the finding.
+        COMMENTED: a person wrote a comment.
+        REASSIGNED: a person named another owner.
+        ACCEPTED: a person accepted the risk until a date.
+        WITHDRAWN: a person withdrew the acceptance of the risk.
     """
 
     ANSWERED = "answered"
     MET = "met"
     DEVIATES = "deviates"
     REMINDED = "reminded"
+    CLOSED = "closed"
+    COMMENTED = "commented"
+    REASSIGNED = "reassigned"
+    ACCEPTED = "accepted"
+    WITHDRAWN = "withdrawn"
 
 
 class State(StrEnum):
@@ -50,13 +64,92 @@ class State(StrEnum):
 
     Attributes:
         OPEN: the owner has not answered, or the last retest failed.
-        ANSWERED: the owner answered with a corrective action, and a retest is due.
-        CLOSED: a retest passed.
+        ANSWERED: the owner answered with a corrective action, and a retest or a run is due.
+        ACCEPTED: the risk is accepted until a date.
+        CLOSED: a retest passed, or a run no longer reported the finding.
     """
 
     OPEN = "open"
     ANSWERED = "answered"
+    ACCEPTED = "accepted"
     CLOSED = "closed"
+
+
+class Details(FrozenModel):
+    """The texts of a finding that a run reported, besides its description.
+
+    Attributes:
+        subject_title: display name of the subject; None if the subject is shown as it is.
+        action: advice to the reader, in words for compliance staff.
+        for_engineers: the command, file, key or task that the action needs; None if it needs none.
+    """
+
+    subject_title: Message | None = None
+    action: Message
+    for_engineers: Message | None = None
+
+
+@dataclass(frozen=True)
+class RunFinding:
+    """The origin of a finding that a run reported. For the texts, see `include.evidence.model`.
+
+    Attributes:
+        workflow: DAG id of the workflow; empty for findings that every workflow reports.
+        step: name of the step.
+        part: item that the mapped step worked on; empty if the step is not mapped.
+        code: stable identifier of the type of finding.
+        subject: object that the finding is about.
+        aspect: id that distinguishes findings with the same code and subject.
+        clause: number of the policy clause.
+        opened_in: bundle of the run that reported the finding first.
+        severity: severity in the newest report.
+        details: texts of the newest report.
+        reported_in: bundle of the newest run that reported the finding.
+        reported_at: time at which that bundle was sealed.
+        reports: number of runs that reported the finding.
+    """
+
+    workflow: str
+    step: str
+    part: str
+    code: str
+    subject: str
+    aspect: str
+    clause: str
+    opened_in: str
+    severity: Outcome
+    details: Details
+    reported_in: str
+    reported_at: datetime
+    reports: int
+
+
+@dataclass(frozen=True)
+class Comment:
+    """A person's comment, or the reason that a person gave for a decision about a finding."""
+
+    kind: Event
+    by: str
+    at: datetime
+    text: str
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """A person's decision to accept the risk of a finding.
+
+    Attributes:
+        until: last day of the acceptance.
+        severity: severity of the finding at the time of the decision. The acceptance ends when a
+            run reports a worse severity.
+        by: the person.
+        reason: reason for the decision.
+    """
+
+    until: date
+    severity: Outcome
+    by: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -65,23 +158,36 @@ class Finding:
 
     Attributes:
         id: number of the finding in the register.
-        kind: type of work that produced the finding, such as ``audit``.
+        kind: type of work that produced the finding: ``audit``, ``incident``, ``run`` for a finding
+            of a run that a later run closes, or ``event`` for a finding of a run that a retest
+            closes.
         reference: text that identifies the finding among those of the same kind, without customer
             data.
-        description: description of the deviation.
+        description: description of the deviation, in the words of the newest report.
         owner: role of roles.yaml that is responsible for the finding.
         opened_at: time at which the finding was entered.
         due_on: current due date of the corrective action and its retest.
         first_due_on: due date at the time when the finding was entered.
         due_date_changes: number of answers that changed the due date.
-        state: open, answered (the finding waits for a retest) or closed.
+        state: open, answered (the finding waits for a retest) or closed. For the state on a day,
+            which may be accepted, see `state_on`.
         cause: cause that the last answer states; empty before the first answer.
         action: corrective action that the last answer states; empty before the first answer.
         answered_by: person who gave the last answer; empty before the first answer.
         answerers: all people who gave an answer.
-        closed_by: person whose retest closed the finding; empty if it is not closed.
+        closed_by: person whose retest closed the finding; empty if it is not closed, or if a run
+            closed it.
+        closed_at: time at which the finding was closed; None if it is not closed.
+        closed_in: bundle of the run that closed the finding; empty if no run closed it.
         reminded_at: time of the last reminder to the owner; None before the first reminder.
         retests: number of retests.
+        assignee: user id of the responsible person; empty if the owner has named nobody.
+        acceptance: the acceptance of the risk; None if the risk was never accepted or the
+            acceptance was withdrawn.
+        comments: comments and reasons, oldest first.
+        version: number of the finding's events, without reminders. A decision is refused if it
+            refers to an earlier version.
+        origin: origin of a finding that a run reported; None for other findings.
     """
 
     id: int
@@ -99,27 +205,66 @@ class Finding:
     answered_by: str = ""
     answerers: tuple[str, ...] = ()
     closed_by: str = ""
+    closed_at: datetime | None = None
+    closed_in: str = ""
     reminded_at: datetime | None = None
     retests: int = 0
+    assignee: str = ""
+    acceptance: Acceptance | None = None
+    comments: tuple[Comment, ...] = ()
+    version: int = 0
+    origin: RunFinding | None = None
+
+    @property
+    def severity(self) -> Outcome:
+        """The severity in the newest report. Findings of audits and incidents count as failed."""
+        return self.origin.severity if self.origin is not None else Outcome.FAIL
+
+    @property
+    def closes_by_run(self) -> bool:
+        """Whether a later run closes the finding, instead of a retest."""
+        return self.kind == RUN
+
+    def is_accepted(self, today: date) -> bool:
+        """Return whether the risk is accepted on a day.
+
+        An acceptance ends after its last day, or when a run reports a worse severity.
+        """
+        accepted = self.acceptance
+        return (
+            accepted is not None
+            and today <= accepted.until
+            and Outcome.worst([accepted.severity, self.severity]) is accepted.severity
+        )
+
+    def state_on(self, today: date) -> State:
+        """Return the state on a day, which is `State.ACCEPTED` while the risk is accepted."""
+        if self.state is not State.CLOSED and self.is_accepted(today):
+            return State.ACCEPTED
+        return self.state
 
     def overdue(self, today: date) -> bool:
-        """Return whether the finding is past its due date and not closed.
+        """Return whether the finding is past its due date, not closed, and its risk not accepted.
 
         Args:
             today: current date. A finding that is due today is not overdue.
         """
-        return self.state is not State.CLOSED and self.due_on < today
+        return (
+            self.state is not State.CLOSED and self.due_on < today and not self.is_accepted(today)
+        )
 
     def needs_reminder(self, now: datetime) -> bool:
         """Return whether a reminder to the owner has to be sent now.
 
         Reminders start seven days before the due date and repeat every seven days until the finding
-        is closed.
+        is closed. There is no reminder while the risk is accepted.
 
         Args:
             now: current time, in the timezone in which days are counted.
         """
         if self.state is State.CLOSED or self.due_on - REMIND_AHEAD > now.date():
+            return False
+        if self.is_accepted(now.date()):
             return False
         if self.reminded_at is None:
             return True
@@ -208,7 +353,7 @@ def answer(
             f"{number}.",
             "Name a later day, or leave out the due date.",
         )
-    _append_event(
+    append_event(
         conn,
         number,
         Event.ANSWERED,
@@ -242,6 +387,11 @@ def retest(conn: Connection, number: int, *, met: bool, by: str, at: datetime) -
         raise UsageError(
             f"Finding {number} is closed.", "If there is a new deviation, it needs a new finding."
         )
+    if current.closes_by_run:
+        raise UsageError(
+            f"Finding {number} was reported by a run. A retest cannot close it.",
+            "Correct the cause, and run the workflow again: the next complete run closes it.",
+        )
     if current.state is State.OPEN:
         raise UsageError(
             f"Finding {number} has no corrective action yet, so it cannot be retested.",
@@ -254,7 +404,7 @@ def retest(conn: Connection, number: int, *, met: bool, by: str, at: datetime) -
             f"{by} answered finding {number} and cannot retest it.",
             "Have another person retest it.",
         )
-    _append_event(conn, number, Event.MET if met else Event.DEVIATES, by, at)
+    append_event(conn, number, Event.MET if met else Event.DEVIATES, by, at)
     if met:
         conn.execute(finding.update().where(finding.c.id == number).values(closed_at=at))
     return get_finding(conn, number)
@@ -269,7 +419,7 @@ def record_reminder(conn: Connection, number: int, *, by: str, at: datetime) -> 
         by: name of the person or workflow that sent the reminder.
         at: current time.
     """
-    _append_event(conn, number, Event.REMINDED, by, at)
+    append_event(conn, number, Event.REMINDED, by, at)
 
 
 def get_finding(conn: Connection, number: int, *, locked: bool = False) -> Finding:
@@ -313,54 +463,114 @@ def list_findings(
     return sorted(findings, key=lambda finding: (finding.due_on, finding.id))
 
 
-def _load_events(conn: Connection, rows: Sequence[dict[str, object]]) -> list[Finding]:
-    """Read the events of findings, and return each finding with its events.
+def _load_events(conn: Connection, rows: Sequence[dict[str, Any]]) -> list[Finding]:
+    """Read the events and newest reports of findings, and return each finding with them.
 
     Args:
         conn: connection to the state database.
         rows: rows of the findings in the register, as column -> value.
     """
-    events: dict[int, list[dict[str, object]]] = {}
-    numbers = [int(str(row["id"])) for row in rows]
-    query = (
-        select(finding_event)
-        .where(finding_event.c.finding_id.in_(numbers))
-        .order_by(finding_event.c.id)
-    )
-    for event in conn.execute(query).mappings():
+    numbers = [int(row["id"]) for row in rows]
+    ids = func.any(cast(numbers, ARRAY(BigInteger)))
+    events: dict[int, list[dict[str, Any]]] = {}
+    query = select(finding_event).where(finding_event.c.finding_id == ids)
+    for event in conn.execute(query.order_by(finding_event.c.id)).mappings():
         events.setdefault(int(event["finding_id"]), []).append(dict(event))
+    reported = select(finding_report).where(finding_report.c.finding_id == ids)
+    reports = {
+        int(report["finding_id"]): dict(report) for report in conn.execute(reported).mappings()
+    }
     return [
-        _finding_of(row, events.get(number, [])) for number, row in zip(numbers, rows, strict=True)
+        _finding_of(row, events.get(number, []), reports.get(number))
+        for number, row in zip(numbers, rows, strict=True)
     ]
 
 
-def _finding_of(row: dict[str, object], events: Sequence[dict[str, object]]) -> Finding:
-    answerers: list[str] = []
+def _finding_of(
+    row: Mapping[str, Any], events: Sequence[Mapping[str, Any]], report: Mapping[str, Any] | None
+) -> Finding:
+    latest: dict[str, Any] = {"state": State.OPEN, "owner": row["owner"]}
+    comments: list[Comment] = []
     due = [row["due_on"]]
-    latest: dict[str, object] = {"state": State.OPEN}
     for event in events:
-        match Event(str(event["kind"])):
-            case Event.ANSWERED:
-                latest |= {name: event[name] for name in ("cause", "action")}
-                latest |= {"answered_by": event["by"], "state": State.ANSWERED}
-                answerers.append(str(event["by"]))
-                if event["due_on"] is not None:
-                    due.append(event["due_on"])
-            case Event.MET:
-                latest |= {"closed_by": event["by"], "state": State.CLOSED}
-            case Event.DEVIATES:
-                latest["state"] = State.OPEN
-            case Event.REMINDED:
-                latest["reminded_at"] = event["at"]
-    tests = sum(str(event["kind"]) in (Event.MET, Event.DEVIATES) for event in events)
-    fields = {name: row[name] for name in ("id", "kind", "reference", "owner", "opened_at")}
-    description = Message.model_validate(row["description"])
-    fields |= {"due_on": due[-1], "due_date_changes": len(due) - 1, "first_due_on": due[0]}
-    fields |= {"answerers": tuple(answerers)}
-    return Finding(**fields, **latest, description=description, retests=tests)  # type: ignore[arg-type]  # columns are the fields
+        kind = Event(event["kind"])
+        if event["reason"] is not None:
+            comments.append(Comment(kind, event["by"], event["at"], event["reason"]))
+        if kind is Event.ANSWERED and event["due_on"] is not None:
+            due.append(event["due_on"])
+        latest |= _changes_of(event)
+    answers = [event for event in events if event["kind"] == Event.ANSWERED]
+    origin = _origin_of(row, report)
+    is_answered = latest["state"] is State.ANSWERED
+    if is_answered and origin is not None and origin.reported_at > answers[-1]["at"]:
+        latest["state"] = State.OPEN  # the corrective action did not help
+    return Finding(
+        id=row["id"],
+        kind=row["kind"],
+        reference=row["reference"],
+        description=Message.model_validate((report or row)["description"]),
+        opened_at=row["opened_at"],
+        closed_at=row["closed_at"],
+        due_on=due[-1],
+        first_due_on=due[0],
+        due_date_changes=len(due) - 1,
+        answerers=tuple(answer["by"] for answer in answers),
+        retests=sum(event["kind"] in (Event.MET, Event.DEVIATES) for event in events),
+        comments=tuple(comments),
+        version=sum(event["kind"] != Event.REMINDED for event in events),
+        origin=origin,
+        **latest,
+    )
 
 
-def _append_event(
+def _changes_of(event: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes of a finding that an event changes."""
+    match Event(event["kind"]):
+        case Event.ANSWERED:
+            answered = {name: event[name] for name in ("cause", "action")}
+            return answered | {"answered_by": event["by"], "state": State.ANSWERED}
+        case Event.MET:
+            return {"closed_by": event["by"], "state": State.CLOSED}
+        case Event.DEVIATES:
+            return {"state": State.OPEN}
+        case Event.REMINDED:
+            return {"reminded_at": event["at"]}
+        case Event.CLOSED:
+            return {"closed_in": event["bundle"], "state": State.CLOSED}
+        case Event.REASSIGNED:
+            return {"owner": event["owner"], "assignee": event["assignee"]}
+        case Event.ACCEPTED:
+            severity = Outcome(event["severity"])
+            acceptance = Acceptance(event["until"], severity, event["by"], event["reason"])
+            return {"acceptance": acceptance}
+        case Event.WITHDRAWN:
+            return {"acceptance": None}
+        case Event.COMMENTED:
+            return {}
+
+
+def _origin_of(row: Mapping[str, Any], report: Mapping[str, Any] | None) -> RunFinding | None:
+    if row["dag_id"] is None:
+        return None
+    newest = report or {
+        "bundle": row["opened_in"],
+        "reported_at": row["opened_at"],
+        "reports": 1,
+        **{name: row[name] for name in ("severity", "details")},
+    }
+    return RunFinding(
+        workflow=row["dag_id"],
+        **{name: row[name] for name in ("step", "part", "code", "subject", "aspect", "clause")},
+        opened_in=row["opened_in"],
+        severity=Outcome(newest["severity"]),
+        details=Details.model_validate(newest["details"]),
+        reported_in=newest["bundle"],
+        reported_at=newest["reported_at"],
+        reports=newest["reports"],
+    )
+
+
+def append_event(
     conn: Connection,
     number: int,
     kind: Event,
@@ -368,80 +578,15 @@ def _append_event(
     at: datetime,
     **words: object,
 ) -> None:
-    values = {"finding_id": number, "kind": str(kind), "by": by.strip(), "at": at} | words
-    conn.execute(insert(finding_event).values(values))
-
-
-_HEADING = _("Findings for which you are responsible")
-
-
-def remind_owners(
-    conn: Connection,
-    kind: str,
-    *,
-    roles: Mapping[str, Role],
-    rules: NotificationRules,
-    run: Run,
-    now: datetime,
-) -> list[int]:
-    """Send weekly reminders to the owners of findings that are due soon or overdue.
-
-    The findings of all types of work are examined. For each finding, the event that records the
-    reminder and the notifications to the owner are written in the same transaction.
+    """Append an event to the history of a finding.
 
     Args:
         conn: connection to the state database, with an open transaction.
-        kind: kind of the notifications, such as ``audit.finding``. It does not select findings.
-        roles: id of a role -> role of roles.yaml. If the owner of a finding is not in this mapping,
-            no reminder is sent for the finding.
-        rules: rules of notices.yaml.
-        run: the run that sends the reminders.
-        now: current time, in the timezone in which days are counted.
-
-    Returns:
-        The numbers of the findings whose owners were reminded.
+        number: number of the finding.
+        kind: type of the event.
+        by: person or workflow.
+        at: current time.
+        words: further columns of the event.
     """
-    due = [
-        finding
-        for finding in list_findings(conn)
-        if finding.needs_reminder(now) and finding.owner in roles  # others cannot be notified
-    ]
-    for due_finding in due:
-        record_reminder(conn, due_finding.id, by=run.dag_id, at=now)
-    outbox.queue_notifications(conn, _notifications(due, kind, roles, now), run, now, rules)
-    return [finding.id for finding in due]
-
-
-def keep_open_keys(conn: Connection, keys: Sequence[str]) -> set[str]:
-    """Return the keys of those reminders whose finding is not closed.
-
-    Args:
-        conn: connection to the state database.
-        keys: keys of reminders that `remind_owners` queued. Each key begins with the number of the
-            finding.
-    """
-    open_numbers = {str(finding.id) for finding in list_findings(conn)}
-    return {key for key in keys if key.partition("/")[0] in open_numbers}
-
-
-def _notifications(
-    due: Sequence[Finding], kind: str, roles: Mapping[str, Role], now: datetime
-) -> Iterator[Notification]:
-    for due_finding in due:
-        values = {
-            "number": due_finding.id,
-            "finding": due_finding.description,
-            "day": due_finding.due_on,
-        }
-        if due_finding.overdue(now.date()):
-            line = _("OVERDUE: finding {number}, which was due on {day}: {finding}", **values)
-        else:
-            line = _("Finding {number}, due on {day}: {finding}", **values)
-        yield from to_role(
-            roles[due_finding.owner],
-            kind=kind,
-            key=f"{due_finding.id}/{now.date()}",
-            heading=_HEADING,
-            line=line,
-            due_on=due_finding.due_on,
-        )
+    values = {"finding_id": number, "kind": str(kind), "by": by.strip(), "at": at} | words
+    conn.execute(insert(finding_event).values(values))

@@ -205,6 +205,7 @@ RESPOND_TO_INCIDENT = Workflow[IncidentRules](
         ),
     ),
     finding_kind=FINDING_KIND,
+    findings_need_retest=True,
     respondents=respondents,
 )
 
@@ -235,5 +236,6 @@ UPDATE_INCIDENT = Workflow[IncidentRules](
     rules=INCIDENT,
     login=LOGIN,
     reads_while_sealing=True,
+    findings_need_retest=True,
     respondents=respondents,
 )

@@ -148,6 +148,7 @@ def find_batches(tables: Sequence[IncomingTable], findings: StepFindings) -> Wai
         "intake.waiting_batches", len(submitted_batches) + sum(left.values()) + unfit, "1"
     )
     findings.measure("intake.waiting_rows", rows, "rows")
+    findings.select_parts_of("check", "review", "settle")
     return WaitingBatches(batches=submitted_batches, left=left, unfit=unfit)
 
 

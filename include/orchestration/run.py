@@ -25,6 +25,7 @@ from include.evidence.signing import TrustedKeys
 from include.evidence.step_findings import StepResult, artifacts_of, record_step, steps_of
 from include.messages import Message, _, verbatim
 from include.notify.sending import SEND_TITLE, STEP_SEND
+from include.orchestration.finding_register import update_register
 from include.orchestration.interrupted_runs import is_interrupted
 from include.orchestration.redacted_errors import redact_traceback
 from include.orchestration.retry_policy import PermanentFailure, is_in_process, must_end_soon
@@ -288,7 +289,9 @@ def seal_run(
             sealed = _seal_records(services, conclude)
         if isinstance(services, SandboxedServices):
             services.drop()
-    if live is services:  # a drill changes nothing live but the ledger
+    if live is services and not must_end_soon():  # a drill changes nothing live but the ledger
+        update_register(live)
+    if live is services:
         forget_earlier_runs(live, key)
     if announce is not None:
         announce(sealed)
@@ -347,7 +350,43 @@ def _seal_records(services: Services, conclude: Conclude) -> SealedRun:
     live = live_of(services)
     # PDF files may take a minute, which is too long after a signal or a long outage.
     pdf = stopping.interruption() is None and not must_end_soon()
-    return seal_bundle(live, run_context(live), conclusion, artifacts, records, pdf=pdf)
+    return seal_bundle(
+        live,
+        run_context(live),
+        conclusion,
+        artifacts,
+        records,
+        pdf=pdf,
+        is_complete=_is_complete(services),
+    )
+
+
+_ENDED_WELL = {"success", "skipped"}
+_LAST_TASKS = {"seal", "gate"}
+
+
+def _is_complete(services: Services) -> bool:
+    """Return whether the running task's run executed all of its steps to their end.
+
+    The run of a drill is never complete, because its steps work on the data of a sandbox. A run for
+    some of the databases is not complete either.
+
+    Args:
+        services: services of the task `seal`.
+    """
+    if isinstance(services, SandboxedServices) or is_interrupted():
+        return False
+    context = get_current_context()
+    requested = context["params"].get("databases")
+    if requested and set(services.pack.databases) - set(requested):
+        return False
+    dag_id, run_id = run_key()
+    states = context["ti"].get_task_states(dag_id=dag_id, run_ids=[run_id]).get(run_id, {})
+    watches = set()
+    if dag_id in WORKFLOWS:
+        watches = {step.name for step in workflow(dag_id).steps if isinstance(step, Watch)}
+    steps = {task: state for task, state in states.items() if task not in _LAST_TASKS | watches}
+    return bool(steps) and set(steps.values()) <= _ENDED_WELL
 
 
 def _lost_state() -> StepRecord:

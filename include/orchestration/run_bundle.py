@@ -9,6 +9,7 @@ from include.evidence.bundle import seal
 from include.evidence.bundle_reader import SealedRun, read_sealed
 from include.evidence.ledger_recovery import lock_end
 from include.evidence.model import (
+    REGISTERS_STEP,
     Outcome,
     Result,
     RunContext,
@@ -24,7 +25,7 @@ from include.reports.model import Report
 from include.service_container import Services
 from include.services import stopping
 
-_SUMMARY = {"step", "part", "outcome", "data"}
+_SUMMARY = {"step", "part", "outcome", "data", "coverage"}
 
 
 def seal_bundle(
@@ -35,6 +36,7 @@ def seal_bundle(
     records: Sequence[StepRecord],
     *,
     pdf: bool = True,
+    is_complete: bool = False,
 ) -> SealedRun:
     """Render the report of a run, seal its bundle, and return the run as read from the bundle.
 
@@ -45,13 +47,18 @@ def seal_bundle(
         artifacts: files of the bundle: name -> content.
         records: step records in the bundle's ``result.json``.
         pdf: whether the report is also rendered as PDF, which takes time.
+        is_complete: whether the run executed all of its steps to their end; see `Result`.
     """
     from include.reports.render import render_all
 
     reader = services.registers()
     controls = judge(services.pack.controls_of(context.dag_id), conclusion.metrics)
     registers, lost = reader.state_to_seal(services.clock)
-    findings = [*conclusion.findings, *unexplained(controls, conclusion.outcome), *lost]
+    findings = [
+        *conclusion.findings,
+        *unexplained(controls, conclusion.outcome),
+        *(finding.model_copy(update={"step": REGISTERS_STEP}) for finding in lost),
+    ]
     outcome = Outcome.worst([conclusion.outcome, *(finding.severity for finding in findings)])
     report = Report(
         title=conclusion.title,
@@ -81,6 +88,7 @@ def seal_bundle(
         steps=[StepSummary(**record.model_dump(include=_SUMMARY)) for record in records],
         not_made=rendered.not_made,
         registers=registers,
+        is_complete=is_complete,
     )
     store = services.store("evidence_store")
     with services.state.connect() as conn:

@@ -37,6 +37,8 @@ def failed(
         action=action if action and action.text else ASK_ENGINEERS,
         clause=clause,
         for_engineers=for_engineers,
+        step=name,
+        part=part,
     )
     return StepRecord(step=name, part=part, outcome=Outcome.FAIL, findings=[finding])
 
@@ -89,5 +91,7 @@ def unanswered(name: str, part: str, title: Message, reason: Message, clause: st
             "start a new run."
         ),
         clause=clause,
+        step=name,
+        part=part,
     )
     return StepRecord(step=name, part=part, outcome=Outcome.FAIL, findings=[finding])

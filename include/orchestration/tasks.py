@@ -379,7 +379,8 @@ def ask_people(
         if not isinstance(action, RequiredAction):
             return findings.record(action)
         actions.append(action)
-        return findings.record(human.waiting or {})
+        waiting = findings.record(human.waiting or {})
+        return waiting.model_copy(update={"coverage": None})
 
     title, make_services = human.request_title_of(part), _drill_services_factory(workflow)
     execute_step(human.name, part, title, work, human.clause, make_services)

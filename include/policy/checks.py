@@ -16,7 +16,7 @@ from include.policy.mapping import Inventory
 from include.policy.problems import PackProblem
 from include.policy.purposes import Purpose
 from include.policy.retention import RetentionRule
-from include.policy.rules import LANGUAGES, Control, Role
+from include.policy.rules import LANGUAGES, Control, FindingRules, Role
 
 
 @dataclass
@@ -53,6 +53,22 @@ class CrossChecks:
             if control.owner and "roles.yaml" in self.documents and control.owner not in role_ids:
                 message = f"roles.yaml has no {control.owner!r}"
                 self.add_problem("controls.yaml", (at, "owner"), message)
+
+    def check_finding_roles(self, rules: FindingRules, roles: Mapping[int, Role]) -> None:
+        """Check that findings.yaml names roles of roles.yaml. Without the file, nothing is checked.
+
+        Args:
+            rules: rules of findings.yaml.
+            roles: roles of roles.yaml, by position in the file.
+        """
+        if "findings.yaml" not in self.documents or "roles.yaml" not in self.documents:
+            return
+        role_ids = {role.id for role in roles.values()}
+        for key in ("reassign", "accept_risk"):
+            for at, role in enumerate(getattr(rules, key)):
+                if role not in role_ids:
+                    message = f"roles.yaml has no {role!r}"
+                    self.add_problem("findings.yaml", (key, at), message)
 
     def check_clause_titles(self, controls: Mapping[int, Control]) -> None:
         """Check that no two controls state different titles for the same clause.

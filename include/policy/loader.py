@@ -36,6 +36,7 @@ from include.policy.rules import (
     Calendar,
     Control,
     EvidenceRules,
+    FindingRules,
     NotificationRules,
     Operations,
     Role,
@@ -59,6 +60,7 @@ WITH_DEFAULT = (
 # describe its Airflow installation. The sections have no shipped defaults either.
 WITHOUT_DEFAULT = (
     "disposition.yaml",
+    "findings.yaml",
     "intake.yaml",
     "operations.yaml",
     "purposes.yaml",
@@ -161,6 +163,8 @@ def read_pack(folder: Path, sections: Sections) -> PackContent:
     notices = (
         reader.read_file("notices.yaml", TypeAdapter(NotificationRules)) or NotificationRules()
     )
+    findings = reader.read_file("findings.yaml", TypeAdapter(FindingRules)) or FindingRules()
+    checks.check_finding_roles(findings, roles)
     operations = reader.read_file("operations.yaml", TypeAdapter(Operations)) or Operations()
     names = PackNames(
         datamap.databases, datamap.inventory, frozenset(role.id for role in roles.values())
@@ -204,6 +208,7 @@ def read_pack(folder: Path, sections: Sections) -> PackContent:
         sections=section_rules,
         calendar=calendar or Calendar(),
         notices=notices,
+        findings=findings,
         operations=operations,
         roles={role.id: role for role in roles.values()},
         suites=add_over_collection_checks(suites, tuple(purposes.values()), sound),

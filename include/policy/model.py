@@ -20,6 +20,7 @@ from include.policy.rules import (
     Calendar,
     Control,
     EvidenceRules,
+    FindingRules,
     NotificationRules,
     Operations,
     Role,
@@ -156,6 +157,7 @@ class PolicyPack(Rule):
             method `section` to read one.
         calendar: rules of calendar.yaml.
         notices: rules of notices.yaml.
+        findings: rules of findings.yaml.
         operations: rules of operations.yaml.
         roles: roles of roles.yaml, by id.
         suites: suites of quality/*.yaml, each with its database, including expectations that
@@ -177,6 +179,7 @@ class PolicyPack(Rule):
     sections: Mapping[str, SectionRules] = {}
     calendar: Calendar
     notices: NotificationRules = NotificationRules()
+    findings: FindingRules = FindingRules()
     operations: Operations = Operations()
     roles: Mapping[str, Role]
     suites: Sequence[Suite] = ()

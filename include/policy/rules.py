@@ -450,12 +450,35 @@ class Role(Rule):
         mail: Mail addresses that receive the reports and notifications of the role.
         robot: Id of the Airflow connection of a chat robot. The robot posts the notifications of
             the role in a group chat, in addition to the mail.
+        accounts: User ids in Airflow of the people who have the role. Their work list shows the
+            findings of the role, and they may decide about these findings.
     """
 
     id: Identifier
     title: Texts
     mail: tuple[Annotated[str, StringConstraints(pattern=r"^[^@\s]+@[^@\s]+\z")], ...] = ()
     robot: Text | None = None
+    accounts: tuple[Text, ...] = ()
+
+
+class FindingRules(Rule):
+    """Due dates of the findings of runs, and the roles that may decide about findings.
+
+    Attributes:
+        due_after_failure: Period after which a finding that made a control or a run fail has to be
+            corrected.
+        due_after_attention: Period after which a finding that needs attention has to be corrected.
+        reassign: Roles of roles.yaml whose people may name another owner of any finding. The people
+            of the owner always may.
+        accept_risk: Roles of roles.yaml whose people may accept the risk of a finding.
+        longest_acceptance: Longest period for which a risk may be accepted.
+    """
+
+    due_after_failure: PositivePeriod = Period.parse("P14D")
+    due_after_attention: PositivePeriod = Period.parse("P60D")
+    reassign: tuple[Identifier, ...] = ("compliance", "management")
+    accept_risk: tuple[Identifier, ...] = ("management",)
+    longest_acceptance: PositivePeriod = Period.parse("P1Y")
 
 
 # Records of sharing and entrusting are kept for at least three years: Network Data Security

@@ -153,6 +153,7 @@ def check_database(
         unknown = json_keys.undeclared_keys(view.connection, database.name, unexamined)
         findings.findings += json_keys.findings(unknown, database)
         undeclared += sum(member.keys for member in unknown)
+        _state_coverage(findings, database, summaries)
         examined_all = not any(member.sqlstate for member in unknown)
         collections = {suite.collection for suite in suites}
         close_entries_without_suite(findings, conn, run, at, database.name, collections)
@@ -180,6 +181,21 @@ def _indexed(live: LiveSchema, database: MappedDatabase) -> frozenset[tuple[str,
         if (table := live.tables.get((collection.schema_name, collection.table))) is not None
         for field in table.indexed
     )
+
+
+def _state_coverage(
+    findings: StepFindings, database: MappedDatabase, collections: Sequence[CheckedCollection]
+) -> None:
+    """State which subjects of findings the check examined completely.
+
+    An incremental check reads only changed records. It therefore examines neither its collection
+    nor the keys of JSON columns completely.
+    """
+    full = [checked.collection for checked in collections if checked.incremental is None]
+    codes = {f"schema.drift.{kind}" for kind in DriftKind}
+    if len(full) == len(collections):
+        codes |= json_keys.CODES
+    findings.examine_only((f"{database.name}.{collection}" for collection in full), codes)
 
 
 def _measure(

@@ -218,6 +218,7 @@ def judge(
             subject=subject,
             clause=rule.clause,
             for_engineers=_rule_reference(rule, fault.detail if fault is not None else None),
+            aspect=rule.id,
         )
         return bad
     if not is_within_tolerance(rule, figures.rows, figures.broken):
@@ -230,6 +231,7 @@ def judge(
             subject=subject,
             clause=rule.clause,
             for_engineers=for_engineers,
+            aspect=rule.id,
         )
         return bad
     if not figures.rows and not figures.empty and not is_about_the_table(rule):
@@ -245,6 +247,7 @@ def judge(
             for_engineers=_(
                 "The condition of the expectation is `where` of the rule `{rule}`.", rule=rule.id
             ),
+            aspect=rule.id,
         )
         return Outcome.ATTENTION
     return Outcome.PASS

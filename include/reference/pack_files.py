@@ -22,6 +22,7 @@ from include.policy.rules import (
     Calendar,
     Control,
     EvidenceRules,
+    FindingRules,
     NotificationRules,
     Operations,
     Role,
@@ -76,6 +77,12 @@ _COMMON = (
     PackFile("calendar.yaml", Calendar),
     PackFile("roles.yaml", Role, is_list=True, explanation="reference/roles.md"),
     PackFile("notices.yaml", NotificationRules, explanation=f"{_EXPLAINED}/notices.md"),
+    PackFile(
+        "findings.yaml",
+        FindingRules,
+        behaviour_if_missing="The defaults below are used.",
+        explanation="reference/findings.md",
+    ),
     PackFile(
         "purposes.yaml",
         Purpose,

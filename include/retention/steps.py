@@ -177,8 +177,25 @@ def pruning_facts(pruned: PruningResult | None) -> list[Fact]:
     return [Fact(label=label, value=pruned.bundles, note=_NOTES.get(pruned.waits))]
 
 
+_ALL_SUBJECTS = (
+    "retention.hold_review_due",
+    "retention.ledger_lost",
+    "retention.copied",
+    "retention.orphans",
+)
+"""Codes of findings for which the steps examine a database completely. The subject of these
+findings is not a record class."""
+
+
+def _state_coverage(run: RunContext[None], findings: StepFindings) -> None:
+    """State that a step examines only the record classes that the policy pack has."""
+    classes = [rule.record_class for rule in run.pack.retention_of(findings.part)]
+    findings.examine_only(classes, _ALL_SUBJECTS)
+
+
 def plan(run: RunContext[None], findings: StepFindings) -> PlanResult:
     """Make the disposition plan of a database: count the records to delete, mask and keep."""
+    _state_coverage(run, findings)
     run.services.require_complete_registers(ERASURES, HOLDS, REQUESTS)
     database = RetentionDatabase(run, findings.part)
     return plan_step.plan(database, findings, run.parameters.get("as_of"))
@@ -208,6 +225,7 @@ def enter_answer(run: RunContext[None], findings: StepFindings, answer: Answer) 
 
 def execute(run: RunContext[None], findings: StepFindings) -> ExecutionResult:
     """Delete and mask the records of the disposition plan in short transactions."""
+    _state_coverage(run, findings)
     run.services.require_complete_registers(ERASURES, HOLDS, REQUESTS)
     name = findings.part
     with hold_exclusive_lock(
@@ -224,6 +242,7 @@ def execute(run: RunContext[None], findings: StepFindings) -> ExecutionResult:
 
 def verify(run: RunContext[None], findings: StepFindings) -> VerificationResult:
     """Count the remaining records with independent queries. Close completed erasure requests."""
+    _state_coverage(run, findings)
     name = findings.part
     planned, executed = run.require(PLAN, name), run.records().result(EXECUTE, name)
     try:

@@ -171,6 +171,10 @@ def find_workpapers(run: RunContext[None], findings: StepFindings) -> Workpapers
                 ),
             )
     findings.measure("workpapers_overdue", len(late), "1")
+    if requested:
+        findings.examine_only([issued.name for issued in waiting])
+    else:
+        findings.select_parts_of("evaluate")
     return WorkpapersStatus(
         back=[issued.name for issued in waiting if issued.handed_in is not None],
         out=[(issued.name, issued.issued_at) for issued in out],

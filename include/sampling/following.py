@@ -1,7 +1,7 @@
 """The step of `conclude_audit` that follows up open findings of all workflows.
 
-Corrective actions of incidents have owners and due dates like audit findings, and only this step
-sends reminders about them. So the step runs even if the policy pack has no audit.yaml.
+Only this step sends reminders about findings, whichever workflow entered them. So the step runs
+even if the policy pack has no audit.yaml. It reports overdue findings of audits and incidents.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pydantic import AliasChoices, BaseModel, Field
 
 from include.evidence.step_findings import StepFindings, StepResult
 from include.findings import register
-from include.findings.register import Finding, State, remind_owners
+from include.findings.register import Finding, State
+from include.findings.reminders import remind_owners
 from include.messages import Message, _, listed, verbatim
 from include.policy.rules import Role
 from include.sampling import issue
@@ -50,7 +51,7 @@ class FollowedFindings(StepResult):
 
     Attributes:
         reminded: ids of the findings whose owners received a reminder today.
-        open: all open findings of the register.
+        open: open findings of audits and incidents.
     """
 
     reminded: list[int]
@@ -66,9 +67,11 @@ def follow_up(run: RunContext[None], findings: StepFindings) -> FollowedFindings
         remind_owners(
             conn, NOTIFICATION_KIND, roles=run.roles, rules=run.notices, run=run.run, now=run.now
         )
-        open_findings = register.list_findings(conn)
+        every_finding = register.list_findings(conn)
         last = latest_verdicts(conn)
         issued = [] if last else issue.all_issued(conn)
+    # Findings that runs reported are judged by the runs of their own workflows.
+    open_findings = [finding for finding in every_finding if finding.origin is None]
     rules = run.pack.section(AUDIT)
     if rules is not None:
         if not last:
@@ -77,7 +80,7 @@ def follow_up(run: RunContext[None], findings: StepFindings) -> FollowedFindings
     _report_overdue(run, findings, open_findings)
     reminded = [
         finding.id
-        for finding in open_findings
+        for finding in every_finding
         if finding.reminded_at is not None
         and finding.reminded_at.astimezone(run.zone).date() == run.today
     ]

@@ -10,7 +10,7 @@ import psycopg
 from psycopg.sql import Identifier
 
 from include.approvals.approvers import group_members
-from include.findings.register import keep_open_keys
+from include.findings.reminders import keep_open_keys
 from include.messages import _
 from include.sampling import conclusion_report, report
 from include.sampling.closing import EVALUATE, FIND_WORKPAPERS

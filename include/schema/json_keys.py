@@ -26,6 +26,10 @@ from include.policy.datamap import MappedCollection, MappedDatabase, MappedField
 from include.schema.live import LiveSchema
 
 CLAUSE = "4.1"
+_UNCHECKED = "schema.json_unchecked"
+_UNDECLARED = "schema.drift.undeclared_key"
+CODES = frozenset({_UNCHECKED, _UNDECLARED})
+"""Codes of the findings about keys of JSON columns."""
 MOST_NAMED = 20  # keys that a finding names
 LEAST_RECORDS = 10  # number of records that must have a key for it to be named
 LEAST_SHARE = 0.01  # share of the column's objects that must have a key for it to be named
@@ -277,7 +281,7 @@ def _finding(undeclared: UndeclaredKeys, title: Message) -> Finding:
     column = _("Column `{column}`", column=f"{undeclared.table}.{undeclared.field}")
     if undeclared.sqlstate:
         return attention_finding(
-            code="schema.json_unchecked",
+            code=_UNCHECKED,
             subject=f"{undeclared.table}.{undeclared.field}",
             message=_("The JSON keys inside a column could not be examined."),
             action=_(
@@ -301,7 +305,7 @@ def _finding(undeclared: UndeclaredKeys, title: Message) -> Finding:
         )
     )
     return failure_finding(
-        code="schema.drift.undeclared_key",
+        code=_UNDECLARED,
         subject=f"{undeclared.table}.{undeclared.field}",
         message=_(
             "In a JSON column, {records} records have {count} keys that are not in the data map.",

@@ -38,6 +38,7 @@ class StateLock(IntEnum):
     EVIDENCE = 0x70617263_00000002
     HOLDS = 0x70617263_00000003  # shared by deletions, exclusive for the entry of a hold
     AUDIT = 0x70617263_00000004
+    FINDINGS = 0x70617263_00000005  # one process at a time follows the ledger
     NOTIFICATIONS = (
         0x70617263_00000006  # prevents a deadlock of processes that queue the same messages
     )

@@ -8,7 +8,7 @@ from psycopg import sql
 from sqlalchemy import Connection, Table, text
 
 from include.services.errors import UsageError
-from include.state.findings import finding, finding_event
+from include.state.findings import finding, finding_event, finding_report
 from include.state.migrate import VERSION_TABLE
 from include.state.tables import (
     evidence_checkpoint,
@@ -23,6 +23,7 @@ READ_BY_PAGES = (
     evidence_ledger,
     finding,
     finding_event,
+    finding_report,
     legal_hold,
     restore_point_operation,
 )

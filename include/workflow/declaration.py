@@ -177,7 +177,10 @@ class Workflow(Generic[RunRules]):
         produces: assets that the workflow produces in addition to the sealed bundle.
         interim_bundles: workflow id under which an interim bundle is sealed -> title of the bundle.
         finding_kind: kind of the workflow's findings in the register of findings; empty if the
-            workflow enters no findings there.
+            workflow enters no findings there itself.
+        findings_need_retest: whether only a person's retest closes the findings of the workflow's
+            runs, because each run is about something else, such as an incident. The findings of
+            other workflows are closed by a later run.
         respondents: returns the user ids of all people whom the human tasks may ask, in one list
             for each duty, such as the incident lead. Any person in the list of a duty may answer
             for it.
@@ -216,6 +219,7 @@ class Workflow(Generic[RunRules]):
     produces: tuple[Asset, ...] = ()
     interim_bundles: Mapping[str, Message] = field(default_factory=dict)
     finding_kind: str = ""
+    findings_need_retest: bool = False
     respondents: Callable[[RunContext[RunRules]], list[Sequence[str]]] | None = None
 
     @property

@@ -158,3 +158,51 @@ def test_new_due_date_of_a_finding_is_compared_with_today_in_the_timezone_of_the
     code, _out, err = run(capsys, "answer", "1", *ANSWER, "--due", "2026-12-01")
     assert code == 2
     assert "2026-12-01 has passed" in err
+
+
+@pytest.mark.usefixtures("state")
+def test_findings_list_has_the_keys_of_the_contract(capsys: pytest.CaptureFixture[str]) -> None:
+    code, result = run_json(capsys, "list", "--open")
+    assert code == 0
+    keys = {"id", "code", "workflow", "clause", "severity", "subject", "owner", "due", "state"}
+    for finding in result["findings"]:
+        assert keys | {"opened_in", "closed_in"} <= set(finding)
+        assert finding["due"] == finding["due_on"]
+
+
+def test_decisions_of_people_without_a_role_exit_with_2_and_change_nothing(
+    state: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The shipped roles.yaml lists no people. The company names them before they may decide."""
+    before = run_json(capsys, "list")
+    for words in (
+        ("comment", "1", "--text", "Parts are ordered"),
+        ("reassign", "1", "--owner", "compliance", "--reason", "moved"),
+        ("accept-risk", "1", "--until", "2026-12-01", "--reason", "small"),
+        ("withdraw-acceptance", "1", "--reason", "worse"),
+    ):
+        code, _out, err = run(capsys, *words, "--by", "eve")
+        assert (code, "eve may not" in err) == (2, True)
+    assert run_json(capsys, "list") == before
+
+
+def test_decisions_of_entitled_people_are_listed(
+    state: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pack = load_pack(SHIPPED)
+    people = {"management": ("mia",), "compliance": ("cai",)}
+    roles = {
+        name: role.model_copy(update={"accounts": people.get(name, ())})
+        for name, role in pack.roles.items()
+    }
+    named = pack.model_copy(update={"roles": roles})
+    stub = SimpleNamespace(state=state, clock=FixedClock(NOW), pack=named)
+    monkeypatch.setattr(command, "command_services", lambda: stub)
+    words = ("--reason", "The old system ends in December", "--by", "mia")
+    code, result = run_json(capsys, "accept-risk", "1", "--until", "2026-12-01", *words)
+    assert (code, result["state"], result["accepted_until"]) == (0, "accepted", "2026-12-01")
+    words = ("--owner", "compliance", "--assignee", "cai", "--reason", "moved", "--by", "mia")
+    code, result = run_json(capsys, "reassign", "1", *words, "--version-seen", "1")
+    assert (code, result["owner"], result["assignee"]) == (0, "compliance", "cai")
+    code, result = run_json(capsys, "reassign", "1", *words, "--version-seen", "1")
+    assert (code, "has changed since" in result["error"]) == (2, True)

@@ -365,4 +365,7 @@ def test_finding_state_after_random_answers_and_retests_equals_state_of_model(
             suppress_health_check=list(HealthCheck),
         ),
     )
-    assert {event.value for event in Event} == {"answered", "met", "deviates", "reminded"}
+    decisions = {"closed", "commented", "reassigned", "accepted", "withdrawn"}
+    assert {event.value for event in Event} - decisions == {
+        *("answered", "met", "deviates", "reminded")
+    }

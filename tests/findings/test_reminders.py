@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from include.findings import register
-from include.findings.register import keep_open_keys, remind_owners
+from include.findings.reminders import keep_open_keys, remind_owners
 from include.messages import verbatim
 from include.notify.outbox import Run
 from include.policy.rules import NotificationRules, Role

@@ -159,6 +159,9 @@ ANOTHER = {
     "opened_at": "opened_at - interval '1 us'",
     "due_on": "due_on + 1",
     "description": """'{"text": "Nothing"}'""",
+    "details": "'{}'",
+    "severity": "'fail'",
+    "opened_seq": "1",
 }
 
 
