@@ -66,6 +66,9 @@ class RequiredAction:
             An answer is valid only if its form contains the text of the newest required action.
         form: form fields of this required action; if empty, the form fields of the step are used.
         choices: options of this required action; if empty, the options of the step are used.
+        due_at: deadline of the requested work, such as the review deadline of a batch; None if the
+            work is due when the workflow stops waiting for the answer. The work list shows this
+            deadline. A new required action with the same content keeps it.
     """
 
     subject: str
@@ -74,6 +77,7 @@ class RequiredAction:
     content: str
     form: tuple[Field, ...] = ()
     choices: tuple[str, ...] = ()
+    due_at: datetime | None = None
 
 
 class InvalidAnswer(Exception):

@@ -398,7 +398,11 @@ def ask_reviewer(table: IncomingTable, findings: StepFindings) -> RequiredAction
     )
     page = page_body(facts, rows, timezone)
     return RequiredAction(
-        page_subject(facts, timezone), page, list(people.reviewers), request.content
+        page_subject(facts, timezone),
+        page,
+        list(people.reviewers),
+        request.content,
+        due_at=content.due,
     )
 
 

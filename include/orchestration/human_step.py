@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 REASON = "reason"
 CONTENT = "content"  # hidden field of every form: `RequiredAction.content`
+DUE_AT = "due_at"  # hidden field: `RequiredAction.due_at`, which the work list reads
 UNFIT = "unfit"  # error type of a command's answer that does not fit the step
 # If a task starts again within a second, Airflow 3.3 treats it as killed: its scheduler is still
 # checking the worker of the earlier try. On a busy machine that check takes seconds.
@@ -143,7 +144,11 @@ class HumanStep(HITLOperator):
         self.subject, self.body = action.subject, action.body
         self.assigned_users = [{"id": user, "name": user} for user in action.assigned]
         form = params_of(action.form) if action.form else self._form
-        self.params = ParamsDict({**form, CONTENT: _hidden_field(action.content)})
+        hidden = {CONTENT: _hidden_field(action.content)}
+        if action.due_at is not None:
+            due_at = action.due_at.isoformat(timespec="seconds")
+            hidden[DUE_AT] = Param(due_at, type="string", const=due_at, title="Due / 截止")
+        self.params = ParamsDict({**form, **hidden})
         if action.choices:
             self.options = list(action.choices)
         self._show(context)
@@ -306,6 +311,7 @@ def answer_of(event: Mapping[str, Any]) -> Answer:
         return Answer("", "", None, None)
     values = dict(event.get("params_input") or {})
     content = values.pop(CONTENT, None)
+    values.pop(DUE_AT, None)
     user_id, name = (
         (user["id"], user.get("name"))
         if isinstance(user, Mapping)

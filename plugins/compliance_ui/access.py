@@ -101,6 +101,21 @@ class Visitor:
             raise HTTPException(status.HTTP_403_FORBIDDEN)
 
 
+def name_of(account: str) -> str:
+    """Return a person's name and user id, such as "Li Na (li.na)".
+
+    Return the user id if the auth manager does not know the person's name.
+
+    Args:
+        account: user id of the person.
+    """
+    security_manager = getattr(get_auth_manager(), "security_manager", None)
+    user = security_manager.find_user(username=account) if security_manager else None
+    names = (getattr(user, "first_name", None), getattr(user, "last_name", None))
+    name = " ".join(filter(None, (part and part.strip() for part in names)))
+    return f"{name} ({account})" if name and name != account else account
+
+
 def may_open(user: BaseUser, page: Page) -> bool:
     """Return whether the Airflow roles of a user permit opening a compliance page."""
     return bool(

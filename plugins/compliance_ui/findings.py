@@ -1,58 +1,126 @@
-"""The page of open findings with owners, due dates and corrective actions."""
+"""The work list with open findings and required actions, and the page of a finding."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from airflow.api_fastapi.common.db.common import SessionDep
+from fastapi import APIRouter, Depends, HTTPException, Request, status
 from fastapi.responses import Response
+from sqlalchemy import Connection
 
+from include.evidence import ledger
 from include.findings import register
-from include.findings.register import State
-from include.messages import Message, _, verbatim
+from include.findings.register import Event
+from include.messages import _
 from include.orchestration.access.permissions import Page
-from include.policy import PolicyPack
-from include.policy.rules import translated_message
-from plugins.compliance_ui.access import Visitor, visitor_of
+from include.services.errors import UsageError
+from plugins.compliance_ui.access import Visitor, name_of, visitor_of
 from plugins.compliance_ui.page_services import page_services
 from plugins.compliance_ui.rendering import render_navigation_page
-from plugins.compliance_ui.workflow_names import dag_of_findings, title_of
+from plugins.compliance_ui.work_list import (
+    View,
+    dag_of_finding,
+    is_of_every_workflow,
+    owner_title,
+    roles_of,
+    source_of,
+    state_of,
+    work_items,
+)
 
 router = APIRouter()
 
 MAX_ROWS = 200
-_STATES = {
-    State.OPEN: _("waits for the owner's answer"),
-    State.ANSWERED: _("answered; waits for a retest by another person"),
-    State.CLOSED: _("closed"),
+_VIEWS = {
+    View.ALL: _("All"),
+    View.DEPARTMENT: _("My department"),
+    View.MINE: _("Mine"),
 }
+_EVENTS = {
+    Event.COMMENTED: _("comment"),
+    Event.REASSIGNED: _("new owner"),
+    Event.ACCEPTED: _("risk accepted"),
+    Event.WITHDRAWN: _("acceptance of the risk withdrawn"),
+}
+FindingsVisitor = Annotated[Visitor, Depends(visitor_of(Page.FINDINGS))]
 
 
 @router.get("/findings")
 def findings(
-    request: Request, visitor: Annotated[Visitor, Depends(visitor_of(Page.FINDINGS))]
+    request: Request, session: SessionDep, visitor: FindingsVisitor, view: View = View.ALL
 ) -> Response:
-    """Show open findings of the workflows that the visitor may read, earliest due date first."""
+    """Show open findings and required actions that the visitor may read, overdue items first."""
     services = page_services()
-    owners = dag_of_findings()
-    pack, now, dags = services.pack, services.now(), visitor.readable(owners.values())
     with services.read_connection() as conn:
-        open_findings = register.list_findings(conn)
-    readable = [finding for finding in open_findings if owners.get(finding.kind) in dags]
+        items = work_items(conn, session, services, visitor)
+    chosen = [item for item in items if item.is_in(view)]
     return render_navigation_page(
         request,
         services,
         visitor,
         Page.FINDINGS,
         "findings.html.j2",
-        findings=readable[:MAX_ROWS],
-        total=len(readable),
-        overdue=sum(finding.overdue(now.date()) for finding in readable),
-        states=_STATES,
-        kind_of=lambda finding: title_of(owners[finding.kind]),
-        owner_of=lambda finding: _owner(pack, finding.owner),
+        items=chosen[:MAX_ROWS],
+        total=len(chosen),
+        overdue=sum(item.is_overdue for item in chosen),
+        views=[
+            (entry, title, sum(item.is_in(entry) for item in items))
+            for entry, title in _VIEWS.items()
+        ],
+        view=view,
+        badge=sum(item.is_in(View.DEPARTMENT) for item in items),
+        has_role=bool(roles_of(services.pack, visitor)),
+        today=services.now().date(),
     )
 
 
-def _owner(pack: PolicyPack, role: str) -> Message:
-    return translated_message(pack.roles[role].title) if role in pack.roles else verbatim(role)
+@router.get("/findings/{number}")
+def finding_page(request: Request, visitor: FindingsVisitor, number: int) -> Response:
+    """Show a finding with its history and its evidence.
+
+    Raises:
+        HTTPException: 404 if the register has no such finding, or if the visitor may not read it.
+    """
+    services = page_services()
+    with services.read_connection() as conn:
+        try:
+            finding = register.get_finding(conn, number)
+        except UsageError as error:
+            raise HTTPException(status.HTTP_404_NOT_FOUND) from error
+        if not is_of_every_workflow(finding) and not visitor.reads(dag_of_finding(finding)):
+            raise HTTPException(status.HTTP_404_NOT_FOUND)
+        origin = finding.origin
+        evidence = {
+            bundle: _seq_of(conn, bundle)
+            for bundle in (
+                *((origin.opened_in, origin.reported_in) if origin is not None else ()),
+                finding.closed_in,
+            )
+            if bundle
+        }
+    pack, today = services.pack, services.now().date()
+    return render_navigation_page(
+        request,
+        services,
+        visitor,
+        Page.FINDINGS,
+        "finding.html.j2",
+        title=_("Finding {number}", number=finding.id),
+        finding=finding,
+        evidence=evidence,
+        source=source_of(finding),
+        clause=pack.clause_message(origin.clause) if origin is not None and origin.clause else None,
+        owner=owner_title(pack, finding.owner),
+        assignee=name_of(finding.assignee) if finding.assignee else "",
+        state=state_of(finding, today),
+        today=today,
+        events=_EVENTS,
+        name_of=name_of,
+    )
+
+
+def _seq_of(conn: Connection, bundle: str) -> int | None:
+    """Return the sequence number of a bundle; None if the ledger has no row of the bundle."""
+    row = ledger.find_bundle(conn, bundle)
+    return None if row is None else row.seq

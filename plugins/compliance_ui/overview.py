@@ -17,15 +17,15 @@ from include.evidence.control_evidence import (
     read_control_evidence,
 )
 from include.evidence.model import Outcome
-from include.findings import register
 from include.messages import Message, _
 from include.orchestration.access.permissions import Page
 from include.reports.i18n import CONTROL_STATES
 from plugins.compliance_ui.access import AnyVisitor
 from plugins.compliance_ui.page_services import LedgerState, page_services
 from plugins.compliance_ui.rendering import first_page, render_navigation_page
-from plugins.compliance_ui.waiting import open_actions
-from plugins.compliance_ui.workflow_names import dag_of_findings, title_of
+from plugins.compliance_ui.required_actions import open_actions
+from plugins.compliance_ui.work_list import readable_findings
+from plugins.compliance_ui.workflow_names import title_of
 
 router = APIRouter()
 
@@ -51,8 +51,7 @@ def overview(request: Request, session: SessionDep, visitor: AnyVisitor) -> Resp
         return RedirectResponse(first_page(request, visitor), status.HTTP_303_SEE_OTHER)
     services = page_services()
     pack, now = services.pack, services.now()
-    owners = dag_of_findings()
-    dags = visitor.readable([*(control.workflow for control in pack.controls), *owners.values()])
+    dags = visitor.readable(control.workflow for control in pack.controls)
     controls = [control for control in pack.controls if control.workflow in dags]
     with services.read_connection() as conn:
         pruned = services.bundle_reader.pruned_up_to(conn)
@@ -60,9 +59,7 @@ def overview(request: Request, session: SessionDep, visitor: AnyVisitor) -> Resp
             conn, services.bundle_reader, controls, now, pack.calendar.zone, pruned
         )
         ledger = services.ledger(conn, pruned)
-        open_findings = [
-            finding for finding in register.list_findings(conn) if owners.get(finding.kind) in dags
-        ]
+        open_findings = readable_findings(conn, visitor)
     clauses = by_clause(evidence)
     actions = open_actions(session, visitor) if Page.WAITING in visitor.pages else []
     return render_navigation_page(

@@ -21,6 +21,7 @@ from include.reports.jinja import code_spans, environment
 from plugins.compliance_ui import PREFIX, language
 from plugins.compliance_ui.access import Visitor
 from plugins.compliance_ui.page_services import PageServices
+from plugins.compliance_ui.work_list import badge
 
 FOLDER = Path(__file__).parent
 NAVIGATION: Mapping[Page, tuple[str, Message]] = {
@@ -182,9 +183,12 @@ def render_navigation_page(
         page: the compliance page that the navigation marks as the current page.
         template: file name of the template.
         title: heading of the page; if it is None, the heading is the page's name in the navigation.
-        view: further variables of the template.
+        view: further variables of the template. Without ``badge``, the number of the visitor's
+            items comes from a cache.
     """
     heading = title or NAVIGATION[page][1]
+    if "badge" not in view:
+        view["badge"] = badge(services, visitor)
     return render_page(
         request, template, page=page, title=heading, visitor=visitor, timezone=services.timezone,
         now=services.now(), **view,

@@ -38,7 +38,13 @@ PATHS: Mapping[permissions.Page, tuple[str, str, str]] = {
     permissions.Page.RESTORE_POINTS: ("/restore-points", "Restore points", "恢复点"),
 }
 """Address and heading of each page, in English and in Chinese."""
-EVERY_PAGE = (*(path for path, _en, _zh in PATHS.values()), "/evidence/2", "/nowhere")
+EVERY_PAGE = (
+    *(path for path, _en, _zh in PATHS.values()),
+    "/evidence/2",
+    "/findings/1",
+    "/findings/3",
+    "/nowhere",
+)
 """Paths of all pages, of one bundle and of an error page, for tests of the appearance."""
 DESK, PHONE = {"width": 1400, "height": 1000}, {"width": 360, "height": 740}
 OFFICER = "Compliance Officer"  # sees every page

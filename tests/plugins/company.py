@@ -23,6 +23,7 @@ from include.backup.point_folder import ObjectRecord
 from include.encryption.crypto import EncryptionRecord
 from include.evidence import ledger
 from include.evidence.bundle import seal
+from include.evidence.bundle_reader import BundleReader
 from include.evidence.model import (
     Approval,
     Finding,
@@ -35,6 +36,7 @@ from include.evidence.model import (
 )
 from include.evidence.signing import Signer, generate_key
 from include.findings import register as findings
+from include.findings.run_findings import follow_ledger
 from include.holds import registry as holds
 from include.holds.registry import HoldKind
 from include.incident import form, register
@@ -42,6 +44,7 @@ from include.incident.rule_checks import INCIDENT
 from include.local.postgres import EmbeddedPostgres
 from include.messages import _, verbatim
 from include.notify.outbox import Run
+from include.orchestration.finding_register import entry_rules
 from include.policy import SHIPPED, PolicyPack
 from include.registry import load_pack, pages_tables
 from include.reports.model import Report
@@ -112,6 +115,11 @@ class Company:
     def newest(self, workflow: str) -> ledger.LedgerRow:
         """Return the ledger row of a workflow's newest bundle."""
         return next(row for row in reversed(self.rows()) if row.dag_id == workflow)
+
+    def findings(self) -> dict[int, findings.Finding]:
+        """Return the open findings of the register, by number."""
+        with self.state.connect() as conn:
+            return {finding.id: finding for finding in findings.list_findings(conn)}
 
     def seal(
         self, workflow: str, outcome: Outcome, at: datetime, files: Mapping[str, bytes]
@@ -247,6 +255,8 @@ def _fill(company: Company) -> None:
         _find(conn)
         _open(conn)
     _restore_points(company, "courier")
+    reader = BundleReader(company.evidence, [company.signer.public_pem])
+    follow_ledger(company.state, reader, entry_rules(PACK))
 
 
 def _hold(conn: Connection) -> None:

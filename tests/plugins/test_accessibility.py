@@ -163,7 +163,7 @@ def test_printed_pages_show_all_table_rows_and_no_navigation(people: People) -> 
         for path, heading, last in (
             ("/", "Overview", "Newest runs"),
             ("/evidence", "Evidence", "Number"),
-            ("/findings", "Findings and actions", "Cause and corrective action"),
+            ("/findings", "Findings and actions", "Responsible"),
         ):
             visit.page.emulate_media(media="print")
             visit.open(path)

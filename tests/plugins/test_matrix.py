@@ -6,6 +6,7 @@ import pytest
 
 from include.orchestration.access.permissions import Page
 from include.orchestration.access.roles import Role, all_roles
+from plugins.compliance_ui.work_list import dag_of_finding
 from tests.plugins.company import DAG_OF, PACK, REGISTERS
 from tests.plugins.pages_server import PagesServer
 from tests.support.fab import ADMIN
@@ -25,6 +26,7 @@ NEEDS: dict[str, tuple[Page | None, str | None]] = {
     "/clocks": (Page.CLOCKS, "respond_to_incident"),
     "/holds": (Page.HOLDS, "enforce_retention"),
     "/findings": (Page.FINDINGS, None),
+    "/findings/{number}": (Page.FINDINGS, "its source"),
     "/restore-points": (Page.RESTORE_POINTS, "backup_offsite"),
     "/assets/{name}": (None, None),
 }
@@ -56,6 +58,12 @@ def addresses(pages_server: PagesServer, path: str) -> list[tuple[str, str | Non
                 DAG_OF[row.dag_id],
             )
             for row in rows
+        ]
+    if dag == "its source":
+        return [
+            (path.replace("{number}", str(number)), dag_of_finding(finding))
+            for number, finding in pages_server.company.findings().items()
+            if dag_of_finding(finding) in known()
         ]
     return [(path.replace("{name}", "pages.css"), dag)]
 
@@ -127,6 +135,9 @@ def test_pages_show_only_bundles_findings_and_controls_that_the_role_of_the_visi
         page = pages_server.get(role.name, "/findings").text
         for kind, dag in REGISTERS.items():
             assert (f"{kind} &lt;script" in page) is (dag in role.reads), kind
+        for number, finding in pages_server.company.findings().items():
+            link = f'href="/compliance/findings/{number}"'
+            assert (link in page) is (dag_of_finding(finding) in role.reads), number
     if Page.OVERVIEW in role.pages:
         page = pages_server.get(role.name, "/").text
         for control in PACK.controls:

@@ -38,6 +38,8 @@ from include.incident.rules import HumanStep, IncidentRules
 from include.incident.step_titles import HUMAN_STEP_TITLES
 from include.incident.steps import page
 from include.incident.team import team_of
+from include.incident.time_limits.milestones import report_milestone
+from include.incident.time_limits.time_limit import time_limits_of
 from include.incident.timeline import Entry
 from include.messages import Message, _, listed
 from include.policy import PolicyPack
@@ -158,7 +160,20 @@ class IncidentTask(ABC):
                 {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()},
             ),
             choices=self.choices,
+            due_at=self.due_at(),
         )
+
+    def due_at(self) -> datetime | None:
+        """Return the deadline of the task; None if no time limit of the incident is running.
+
+        The deadline of a report is that of the authority. The deadline of any other task is the
+        earliest deadline of the incident that is still open.
+        """
+        running = [limit for limit in time_limits_of(self.run, self.record) if limit.is_open]
+        report = report_milestone(self.part)
+        own = [limit for limit in running if self.part and limit.milestone == report]
+        deadlines = [limit.due_at for limit in own or running if limit.due_at is not None]
+        return min(deadlines, default=None)
 
     def digest(self, lines: Sequence[Message] = (), *facts: Any) -> str:
         """Return the SHA-256 (hex) of the facts on which the person decides.
