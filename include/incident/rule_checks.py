@@ -26,12 +26,14 @@ def check_rules(rules: IncidentRules, pack: PackNames) -> Iterator[tuple[Loc, st
 
     Problems are undefined names, names that are defined twice, and unconfirmed data categories. It
     is also a problem if a number of a grade, such as the number of people, is not greater than the
-    same number of a less severe grade.
+    same number of a less severe grade, or if company.yaml names another company.
 
     Args:
         rules: content of incident.yaml.
         pack: names that the other files of the policy pack define.
     """
+    if pack.company is not None and dict(pack.company) != rules.company:
+        yield ("company",), "differs from the name in company.yaml: letters would show both"
     yield from staff_faults(rules.staff, pack.inventory)
     for section in ("team", "types", "grades", "authorities", "clocks", "scenarios"):
         yield from find_duplicates(section, "id", [item.id for item in getattr(rules, section)])

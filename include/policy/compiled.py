@@ -31,6 +31,7 @@ from typing import TypeVar
 
 from pydantic import JsonValue, TypeAdapter
 
+from include.policy.company import Company
 from include.policy.datamap import (
     DatabaseFacts,
     FaultyCollections,
@@ -358,6 +359,7 @@ def _unpack(content: bytes, folder: Path, sections: SectionsOf) -> PolicyPack:
         intake=items("intake.yaml", IntakeRule),
         sections=CompiledSections(index.sections, section, sections),
         calendar=section("calendar.yaml", Calendar),
+        company=section("company.yaml", Company) if "company.yaml" in index.content else None,
         notices=section("notices.yaml", NotificationRules),
         findings=section("findings.yaml", FindingRules),
         operations=section("operations.yaml", Operations),

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from include.policy import intake as intakes
 from include.policy import retention as retentions
 from include.policy.checks import CrossChecks
+from include.policy.company import Company
 from include.policy.datamap import DatabaseFacts, FaultyCollections, MappedDatabase
 from include.policy.document import (
     Document,
@@ -56,9 +57,10 @@ WITH_DEFAULT = (
     "notices.yaml",
     "roles.yaml",
 )
-# Files without a shipped default, because they name collections of the company's databases or
-# describe its Airflow installation. The sections have no shipped defaults either.
+# Files without a shipped default, because they name the company, name collections of its databases
+# or describe its Airflow installation. The sections have no shipped defaults either.
 WITHOUT_DEFAULT = (
+    "company.yaml",
     "disposition.yaml",
     "findings.yaml",
     "intake.yaml",
@@ -96,8 +98,8 @@ def load_pack(folder: Path, sections: Sections) -> PolicyPack:
     """Read and validate a policy pack.
 
     Only ``datamap/*.yaml`` is required. If the pack lacks a file of `WITH_DEFAULT`, the file that
-    is shipped with ParcelSeal is used. All other files have no default, because they name
-    collections of the company's databases or describe its Airflow installation.
+    is shipped with ParcelSeal is used. All other files have no default, because they name the
+    company, name collections of its databases or describe its Airflow installation.
 
     Args:
         folder: folder of the pack.
@@ -136,6 +138,7 @@ def read_pack(folder: Path, sections: Sections) -> PackContent:
     evidence = reader.read_file("evidence.yaml", TypeAdapter(EvidenceRules)) or EvidenceRules()
     datamap = reader.read_datamaps(backup.defaults)
     calendar = reader.read_file("calendar.yaml", TypeAdapter(Calendar))
+    company = reader.read_file("company.yaml", TypeAdapter(Company))
     roles = reader.read_items("roles.yaml", TypeAdapter(Role))
     controls = reader.read_items("controls.yaml", TypeAdapter(Control))
     retention = reader.read_items(RETENTION, TypeAdapter(RetentionRule))
@@ -167,7 +170,10 @@ def read_pack(folder: Path, sections: Sections) -> PackContent:
     checks.check_finding_roles(findings, roles)
     operations = reader.read_file("operations.yaml", TypeAdapter(Operations)) or Operations()
     names = PackNames(
-        datamap.databases, datamap.inventory, frozenset(role.id for role in roles.values())
+        datamap.databases,
+        datamap.inventory,
+        frozenset(role.id for role in roles.values()),
+        company.name if company else None,
     )
     section_rules: dict[str, SectionRules] = {}
     for section in sections:
@@ -207,6 +213,7 @@ def read_pack(folder: Path, sections: Sections) -> PackContent:
         intake=tuple(intake.values()),
         sections=section_rules,
         calendar=calendar or Calendar(),
+        company=company,
         notices=notices,
         findings=findings,
         operations=operations,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
 
 from include.messages import Message
+from include.policy.company import Company
 from include.policy.datamap import LazyMapping, MappedDatabase
 from include.policy.expectations import Suite
 from include.policy.intake import IntakeRule
@@ -156,6 +157,7 @@ class PolicyPack(Rule):
         sections: content of the files that only a single workflow reads, by file name. Use the
             method `section` to read one.
         calendar: rules of calendar.yaml.
+        company: company of company.yaml; None if the pack has no such file.
         notices: rules of notices.yaml.
         findings: rules of findings.yaml.
         operations: rules of operations.yaml.
@@ -178,6 +180,7 @@ class PolicyPack(Rule):
     intake: tuple[IntakeRule, ...] = ()
     sections: Mapping[str, SectionRules] = {}
     calendar: Calendar
+    company: Company | None = None
     notices: NotificationRules = NotificationRules()
     findings: FindingRules = FindingRules()
     operations: Operations = Operations()

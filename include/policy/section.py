@@ -54,11 +54,14 @@ class PackNames:
         databases: mapped databases, by name.
         inventory: names in the data maps.
         roles: ids of the roles in roles.yaml.
+        company: name of the company in company.yaml, by language; None if the pack has no such
+            file.
     """
 
     databases: Mapping[str, MappedDatabase]
     inventory: Inventory
     roles: frozenset[str]
+    company: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)

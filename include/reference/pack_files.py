@@ -11,6 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import yaml
 from pydantic import BaseModel
 
+from include.policy.company import Company
 from include.policy.datamap import META_KEY, DatabaseMeta
 from include.policy.expectations import Suite
 from include.policy.intake import IntakeRule
@@ -70,6 +71,11 @@ _COMMON = (
         behaviour_if_missing="A pack without a data map is refused.",
         explanation="reference/data-map.md",
         location=f"`meta.{META_KEY}` of a Dataset",
+    ),
+    PackFile(
+        "company.yaml",
+        Company,
+        behaviour_if_missing="Reports and exports have no letterhead.",
     ),
     PackFile("backup.yaml", BackupRules, explanation="how-to/restore.md"),
     PackFile("evidence.yaml", EvidenceRules, explanation=f"{_EXPLAINED}/evidence.md"),

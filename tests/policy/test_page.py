@@ -19,12 +19,14 @@ EXAMPLES = [dedent(text) for text in re.findall(r"^ *```yaml\n(.*?)^ *```", HOW_
 
 def test_yaml_examples_of_the_how_to_page_are_a_valid_policy_pack(tmp_path: Path) -> None:
     """The YAML examples of the page load, and the page quotes the error of its faulty example."""
-    shop, backup, evidence, controls, quality, purposes, retention, *rest = EXAMPLES
+    shop, company, backup, evidence, controls, quality, purposes, retention, *rest = EXAMPLES
     disposition, operations = rest
-    files = {"backup": backup, "evidence": evidence, "controls": controls, "retention": retention}
-    files |= {"disposition": disposition, "operations": operations}
+    files = {"company": company, "backup": backup, "evidence": evidence, "controls": controls}
+    files |= {"retention": retention, "disposition": disposition, "operations": operations}
     files |= {"quality__customer": quality, "purposes": purposes}
     pack = load_pack(write_pack(tmp_path, datamap__shop=shop, **files))
+    assert pack.company is not None
+    assert pack.company.name["en"] == "Example Shop Ltd."
     assert pack.backup.keep.daily == 14
     assert pack.evidence.keep.months == 120
     assert [each.record_class for each in pack.retention] == ["order", "contact"]
