@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from include.documents.document_texts import MAX_UNBROKEN, DocumentTexts, section_numbers
 from include.documents.model import Document, column_shares
-from include.reports.html import styles
+from include.reports.html import css_string, page_counter, styles
 from include.reports.i18n import language_tag, visible
 from include.reports.jinja import environment
 from include.reports.model import Table
@@ -105,10 +105,10 @@ def _margins(document: Document, words: DocumentTexts) -> str:
         document: the document.
         words: converter to the language of the page.
     """
-    name = _css_string(words.margin(full_name(document, words), NAME_WIDTH_EM))
+    name = css_string(words.margin(full_name(document, words), NAME_WIDTH_EM))
     above = ""
     if document.warning:
-        warning = _css_string(words.margin(words.text(document.warning), WARNING_WIDTH_EM))
+        warning = css_string(words.margin(words.text(document.warning), WARNING_WIDTH_EM))
         above = f"""
   @top-center {{
     content: {warning}; {_WARNING_FONT} width: 100%; height: 9mm; margin: 5mm 0 4mm; text-align:
@@ -118,16 +118,7 @@ def _margins(document: Document, words: DocumentTexts) -> str:
     return f"""@page {{
   size: A4; margin: {24 if above else 20}mm 22mm 20mm;{above}
   @bottom-left {{ content: {name}; {_SMALL} width: 80%; }}
-  @bottom-right {{ content: counter(page) " / " counter(pages); {_SMALL} }}
+  @bottom-right {{ content: {page_counter(words.translator)}; white-space: nowrap; {_SMALL} }}
 }}
 @page :first {{ margin-top: 20mm; @top-center {{ content: none; }} }}
 """
-
-
-def _css_string(text: str) -> str:
-    """Return a text as a CSS string. Characters other than letters and digits are escaped."""
-    escaped = "".join(
-        character if character.isascii() and character.isalnum() else f"\\{ord(character):x} "
-        for character in text
-    )
-    return f'"{escaped}"'

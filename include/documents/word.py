@@ -8,6 +8,7 @@ template of python-docx is not used, because it has 250 styles, a picture and na
 from __future__ import annotations
 
 import io
+import re
 from datetime import UTC
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 from include.documents.document_texts import MAX_UNBROKEN, DocumentTexts, section_numbers
 from include.documents.html import NAME_WIDTH_EM, WARNING_WIDTH_EM, full_name
 from include.documents.model import Document, Entry, Form, Section, column_shares
+from include.messages import _
 from include.reports.i18n import language_tag, visible
 from include.reports.model import Paragraph, Steps, Table
 from include.workbooks.saving import pack_archive, unpack_archive
@@ -110,9 +112,13 @@ class _DocumentWriter:
         name = self._words.margin(full_name(document, self._words), NAME_WIDTH_EM)
         below = section.footer.paragraphs[0]
         self._add_text(below, f"{name}\t")
-        self._elements.add_field(below, "PAGE")
-        self._add_text(below, " / ")
-        self._elements.add_field(below, "NUMPAGES")
+        page, pages = "\ue000", "\ue001"
+        words = self._words.translator.text(_("Page {page} of {pages}", page=page, pages=pages))
+        for part in re.split(f"([{page}{pages}])", words):
+            if part in (page, pages):
+                self._elements.add_field(below, "PAGE" if part == page else "NUMPAGES")
+            else:
+                self._add_text(below, part)
 
     def add_head(self, document: Document) -> None:
         """Add the warning, sender, reference, date, title and salutation of a document."""

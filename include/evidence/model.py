@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import AwareDatetime, BaseModel, field_validator
@@ -12,9 +13,10 @@ from pydantic import AwareDatetime, BaseModel, field_validator
 from include.evidence.indicators import figure_message, requirement_message
 from include.frozen import FrozenModel
 from include.messages import Message, _
-from include.policy.rules import Control, clause_message, translated_message
+from include.policy.rules import Control, Role, clause_message, translated_message
 
 SCHEMA_VERSION = "1"
+_NO_ROLES: Mapping[str, Role] = MappingProxyType({})
 
 
 class Outcome(StrEnum):
@@ -140,6 +142,8 @@ class ControlStatus(FrozenModel):
         value: the metric's value in this run; None if it was not measured.
         state: whether the control passed, failed or has no evidence.
         sources: laws and standards that require the control, with version and article.
+        owner: title of the role that is responsible for the control; None if the policy pack states
+            none.
     """
 
     id: str
@@ -151,6 +155,7 @@ class ControlStatus(FrozenModel):
     value: float | int | None
     state: ControlState
     sources: Sequence[Message] = []
+    owner: Message | None = None
 
     @property
     def clause_text(self) -> Message:
@@ -377,7 +382,11 @@ REGISTERS_STEP = "registers"
 """The step of findings about the evidence and the registers, which every run examines."""
 
 
-def judge(controls: Sequence[Control], metrics: Sequence[Metric]) -> list[ControlStatus]:
+def judge(
+    controls: Sequence[Control],
+    metrics: Sequence[Metric],
+    roles: Mapping[str, Role] = _NO_ROLES,
+) -> list[ControlStatus]:
     """Compare the measured value of each control's indicator with the target of the control.
 
     Args:
@@ -385,6 +394,7 @@ def judge(controls: Sequence[Control], metrics: Sequence[Metric]) -> list[Contro
         metrics: metrics of the run. A control is judged by the metric that has the name of its
             indicator and an empty subject. If this metric is missing or was not measured, the
             control has no evidence.
+        roles: roles of the policy pack, by id. They give the titles of the controls' owners.
 
     Returns:
         The state of each control, in the given order.
@@ -410,6 +420,7 @@ def judge(controls: Sequence[Control], metrics: Sequence[Metric]) -> list[Contro
                 value=value,
                 state=state,
                 sources=[source.message for source in control.sources],
+                owner=owner.message if (owner := roles.get(control.owner or "")) else None,
             )
         )
     return judged

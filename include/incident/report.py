@@ -39,7 +39,16 @@ from include.incident.updates import enter_update
 from include.messages import Message, _
 from include.policy.datamap import MappedDatabase
 from include.reports.conclusion import Conclusion
-from include.reports.model import Fact, Paragraph, Section, Steps, must_be_zero, table_of
+from include.reports.model import (
+    Fact,
+    Paragraph,
+    Section,
+    SignatureLine,
+    Steps,
+    must_be_zero,
+    signature_section,
+    table_of,
+)
 from include.workflow.run_records import RunRecords
 from include.workflow.step import Step
 
@@ -222,6 +231,9 @@ def _incident_statistics(
 _TITLE = _("Incident response")
 _DRILL = _("DRILL of an incident response")
 _UPDATE = _("Addition to an incident")
+_SIGNATURES = signature_section(
+    SignatureLine(role=_("Head of the incident team")), SignatureLine(role=_("Management"))
+)
 NOTHING_OPENED = _(
     "No incident was opened. Read the findings of this run for the reason, then "
     "trigger the workflow again."
@@ -312,6 +324,7 @@ def conclude_incident(run: IncidentRun, number: str, records: Sequence[StepRecor
             *lesson_sections(run, record),
             timeline_section(record),
             *statistics_sections(run, all_records),
+            *([] if is_duplicate else [_SIGNATURES]),
         ],
         approvals=approvals,
         files={TIMELINE_FILE: timeline_file(record)},

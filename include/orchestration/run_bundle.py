@@ -19,8 +19,10 @@ from include.evidence.model import (
     unexplained,
 )
 from include.evidence.prune import delete_step_records
+from include.evidence.report_number import report_number
 from include.orchestration.retry_policy import must_end_soon
 from include.reports.conclusion import Conclusion
+from include.reports.letterhead import letterhead_of
 from include.reports.model import Report
 from include.service_container import Services
 from include.services import stopping
@@ -52,7 +54,9 @@ def seal_bundle(
     from include.reports.render import render_all
 
     reader = services.registers()
-    controls = judge(services.pack.controls_of(context.dag_id), conclusion.metrics)
+    controls = judge(
+        services.pack.controls_of(context.dag_id), conclusion.metrics, services.pack.roles
+    )
     registers, lost = reader.state_to_seal(services.clock)
     findings = [
         *conclusion.findings,
@@ -66,6 +70,8 @@ def seal_bundle(
         run=context,
         outcome=outcome,
         finished_at=services.clock.now(),
+        number=report_number(context),
+        letterhead=letterhead_of(services.pack.company),
         controls=controls,
         facts=conclusion.facts,
         sections=conclusion.sections,

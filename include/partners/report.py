@@ -26,13 +26,19 @@ from include.reports.model import (
     Fact,
     Paragraph,
     Section,
+    SignatureLine,
     Table,
     must_be_zero,
+    signature_section,
     table_of,
 )
 from include.workflow.run_context import RunContext
 from include.workflow.run_records import RunRecords
 
+_SIGNATURES = signature_section(
+    SignatureLine(role=_("Agreements and reviews checked by")),
+    SignatureLine(role=_("Approved by")),
+)
 _NOT_KNOWN = _("not known")
 _NOT_YET = _("not yet")
 _REVIEW_RESULTS = {ObligationKind.FAILED: _("failed"), ObligationKind.REOPENED: _("reopened")}
@@ -48,7 +54,7 @@ def conclude(run: RunContext[PartnerRules], records: RunRecords) -> Conclusion:
         _summary(check, records.metrics),
         findings=records.missing("partners", CLAUSE_BOUND, steps),
         facts=_facts(records.metrics),
-        sections=_sections(check) if check else (),
+        sections=[*_sections(check), _SIGNATURES] if check else (),
     )
 
 

@@ -480,6 +480,11 @@ class FindingRules(Rule):
     accept_risk: tuple[Identifier, ...] = ("management",)
     longest_acceptance: PositivePeriod = Period.parse("P1Y")
 
+    @property
+    def message(self) -> Message:
+        """Return the title as a message for reports."""
+        return translated_message(self.title)
+
 
 # Records of sharing and entrusting are kept for at least three years: Network Data Security
 # Management Regulations (2025-01-01) 12. So are impact assessments: PIPL (2021-11-01) 56.

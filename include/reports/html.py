@@ -138,7 +138,7 @@ def render_html(report: Report, locale: str) -> str:
             verdict=headline(report.outcome, {control.state for control in report.controls}),
             check_commands=CHECK_COMMANDS,
             language=language_tag(locale),
-            **styles(style),
+            **styles(style + page_margins(translator)),
             _=translator_function(translator),
             t=translator,
             view=view,
@@ -158,6 +158,42 @@ def styles(sheet: str) -> dict[str, str]:
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     unescaped_sheet = Markup(text)  # noqa: S704 - our own file, and its hash is in the policy
     return {"style": unescaped_sheet, "style_hash": digest}
+
+
+def page_margins(translator: Translator) -> str:
+    """Return the CSS rule that prints title, number and page count below each page of a PDF.
+
+    Args:
+        translator: translator into the reader's language.
+    """
+    font = 'font: 8pt "Noto Sans", Arial, "Noto Sans CJK SC", sans-serif; color: #566171;'
+    return f"""@page {{
+  @bottom-left {{ content: string(title) string(number); width: 75%; {font} }}
+  @bottom-right {{ content: {page_counter(translator)}; white-space: nowrap; {font} }}
+}}
+"""
+
+
+def page_counter(translator: Translator) -> str:
+    """Return the value of the CSS property ``content`` for a text such as "Page 3 of 7".
+
+    Args:
+        translator: translator into the reader's language.
+    """
+    fields = {"\ue000": "counter(page)", "\ue001": "counter(pages)"}
+    page, pages = fields
+    words = translator.text(_("Page {page} of {pages}", page=page, pages=pages))
+    parts = re.split(f"([{page}{pages}])", words)
+    return " ".join(fields.get(part) or css_string(part) for part in parts if part)
+
+
+def css_string(text: str) -> str:
+    """Return a text as a CSS string. Characters other than letters and digits are escaped."""
+    escaped = "".join(
+        character if character.isascii() and character.isalnum() else f"\\{ord(character):x} "
+        for character in text
+    )
+    return f'"{escaped}"'
 
 
 def headline(outcome: Outcome, states: Collection[ControlState]) -> Message:
@@ -227,6 +263,20 @@ class View:
         else:
             svg = charts.trend_chart(chart, self._translator, identifier)
         return Markup(svg)  # noqa: S704 - its template escaped every text
+
+    def is_drawn(self, chart: BarChart | TrendChart) -> bool:
+        """Return whether a chart shows more than a single measured value.
+
+        A page shows a single value as a table, because a chart with one point compares nothing.
+        """
+        values = chart.bars if isinstance(chart, BarChart) else chart.points
+        return sum(value.value is not None for value in values) > 1
+
+    def legend(self, chart: BarChart | TrendChart) -> list[Outcome]:
+        """Return the outcomes whose colours and patterns a chart uses, the best first."""
+        values = chart.bars if isinstance(chart, BarChart) else chart.points
+        statuses = {value.status for value in values if value.value is not None}
+        return [outcome for outcome in Outcome if outcome in statuses]
 
     def chart_columns(self, chart: BarChart | TrendChart) -> list[Column]:
         """Return the columns of the table that repeats the data of a chart as text."""

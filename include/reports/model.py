@@ -14,7 +14,8 @@ from pydantic import Field, model_validator
 
 from include.evidence.model import ControlStatus, Finding, Outcome, RunContext
 from include.frozen import StrictModel
-from include.messages import Message, Value
+from include.messages import Message, Value, _
+from include.reports.letterhead import Letterhead
 
 Cell = Message | Outcome | bool | int | float | datetime | date | str | None
 
@@ -229,8 +230,34 @@ class Code(StrictModel):
     caption: Message | None = None
 
 
+class SignatureLine(StrictModel):
+    """A line on which a person signs.
+
+    Attributes:
+        role: responsibility of the person, such as "Reviewed by".
+        name: name of the person, if it is known; otherwise the person writes it by hand.
+        day: date of the signature, if it is known; otherwise the person writes it by hand.
+    """
+
+    role: Message
+    name: Message | str = ""
+    day: date | None = None
+
+
+class Signatures(StrictModel):
+    """The lines on which people sign a printed report.
+
+    Attributes:
+        lines: lines, one for each person.
+    """
+
+    kind: Literal["signatures"] = "signatures"
+    lines: list[SignatureLine] = Field(min_length=1)
+
+
 Block = Annotated[
-    Paragraph | Table | BarChart | TrendChart | Steps | Code, Field(discriminator="kind")
+    Paragraph | Table | BarChart | TrendChart | Steps | Code | Signatures,
+    Field(discriminator="kind"),
 ]
 
 
@@ -239,6 +266,15 @@ class Section(StrictModel):
 
     heading: Message
     blocks: list[Block]
+
+
+def signature_section(*lines: SignatureLine) -> Section:
+    """Return the section of a report on which people sign.
+
+    Args:
+        lines: lines, one for each person.
+    """
+    return Section(heading=_("Signatures"), blocks=[Signatures(lines=list(lines))])
 
 
 class Report(StrictModel):
@@ -250,6 +286,9 @@ class Report(StrictModel):
         run: trigger, times, code version and policy version of the run.
         outcome: outcome of the run.
         finished_at: end of the run's measurements, from which the age of the evidence counts.
+        number: number of the report; empty if it has none.
+        letterhead: company and policy at the head of the report; None if the policy pack states no
+            company.
         controls: controls for which the run is evidence, with their status.
         facts: key figures, in reading order.
         sections: sections that follow the findings.
@@ -264,6 +303,8 @@ class Report(StrictModel):
     run: RunContext
     outcome: Outcome
     finished_at: datetime
+    number: str = ""
+    letterhead: Letterhead | None = None
     controls: Sequence[ControlStatus] = []
     facts: Sequence[Fact] = []
     sections: Sequence[Section] = []

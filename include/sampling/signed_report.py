@@ -12,15 +12,14 @@ from include.reports.model import (
     Bar,
     BarChart,
     Block,
-    Cell,
     Columns,
     Paragraph,
     Section,
+    SignatureLine,
     Steps,
-    Table,
     Target,
+    signature_section,
     table_of,
-    text_table,
 )
 from include.sampling.closing import Evaluation, WorkpaperPopulation
 from include.sampling.evaluation import Decision, Deviation, Verdict
@@ -61,7 +60,7 @@ def signed_sections(evaluation: Evaluation) -> list[Section]:
         Section(heading=_("Results"), blocks=_results(verdicts, tested_populations)),
         *([Section(heading=_("Remarks"), blocks=[Steps(items=remarks)])] if remarks else []),
         Section(heading=_("Conclusion"), blocks=_conclusion(verdicts, tested_populations)),
-        Section(heading=_("Signatures"), blocks=[_signatures(evaluation)]),
+        _signatures(evaluation),
     ]
 
 
@@ -219,11 +218,13 @@ def _conclusion(verdicts: Sequence[Verdict], tested_populations: TestedPopulatio
     return [Steps(items=items)]
 
 
-def _signatures(evaluation: Evaluation) -> Table:
-    rows: list[list[Cell]] = [
-        [_("Performed by"), evaluation.performed_by, evaluation.performed_on, ""],
-        [_("Reviewed by"), evaluation.reviewed_by or None, "", ""],
-        [_("Handed in by"), evaluation.returned_by, evaluation.returned_at.date(), ""],
-    ]
-    labels = (_("Responsibility"), _("Name"), _("Date"), _("Signature"))
-    return text_table(_("People responsible for the work"), labels, rows)
+def _signatures(evaluation: Evaluation) -> Section:
+    return signature_section(
+        SignatureLine(
+            role=_("Performed by"), name=evaluation.performed_by, day=evaluation.performed_on
+        ),
+        SignatureLine(role=_("Reviewed by"), name=evaluation.reviewed_by),
+        SignatureLine(
+            role=_("Handed in by"), name=evaluation.returned_by, day=evaluation.returned_at.date()
+        ),
+    )

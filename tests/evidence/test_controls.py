@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from include.evidence.model import ControlState, Metric, Outcome, judge, unexplained
-from include.policy.rules import Control
+from include.policy.rules import Control, Role
 
 
 def control(target: str = "= 0") -> Control:
@@ -44,6 +44,14 @@ def test_control_state_is_computed_only_from_the_figure_of_the_whole_run(
     (judged,) = judge([control()], metrics)
     assert judged.state is state
     assert (judged.indicator, judged.target, judged.clause) == ("missing", "= 0", "4.2")
+
+
+def test_control_state_names_the_title_of_the_owner_if_the_pack_has_the_role() -> None:
+    owned = control().model_copy(update={"owner": "it"})
+    role = Role(id="it", title={"en": "IT", "zh-CN": "信息技术部"})
+    assert judge([owned], [], {"it": role})[0].owner == role.message
+    assert judge([owned], [])[0].owner is None
+    assert judge([control()], [], {"it": role})[0].owner is None
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,7 @@ def test_run_outcome_is_passed_if_all_time_limits_of_incident_were_met(company: 
     assert controls(conclusion) == {ControlState.PASSED}
     assert [approval.decision for approval in conclusion.approvals] == ["Approve"]
     assert cells(section(conclusion, "Notices to affected people")) == [["sent", 2]]
+    assert section(conclusion, "Signatures").blocks[0].kind == "signatures"
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,11 @@ def test_report_table_of_partners_and_obligations_has_the_most_urgent_partner_fi
     assert conclusion.outcome is Outcome.FAIL
 
 
+def test_report_of_a_complete_check_has_lines_for_signatures(check_record: StepRecord) -> None:
+    assert translate(conclude(check_record).sections[-1].heading) == "Signatures"
+    assert not conclude().sections
+
+
 def test_report_sorts_partners_by_days_until_an_obligation_ends(company: PartnersCompany) -> None:
     company.add_partner("1", deal_to="2026-08-31")  # in 91 days
     company.add_partner("2", secrecy_to="2026-06-20")

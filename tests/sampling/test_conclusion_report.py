@@ -14,7 +14,7 @@ from include.messages import Message, verbatim
 from include.policy.rules import Role
 from include.reports.conclusion import Conclusion
 from include.reports.i18n import Translator
-from include.reports.model import Block, Paragraph, Report, Steps, Table
+from include.reports.model import Block, Paragraph, Report, Signatures, Steps, Table
 from include.reports.render import pdf_unavailable_reason, render_all
 from include.sampling import conclusion_report
 from include.sampling.closing import EVALUATE, FIND_WORKPAPERS
@@ -193,13 +193,14 @@ def test_signed_report_has_sections_from_scope_to_signatures(run: Run) -> None:
     assert any("Intake: accepted. With 90% confidence, at most " in item for item in items)
 
 
-def test_signature_cells_are_empty(run: Run) -> None:
+def test_signature_lines_name_the_people_and_leave_the_unknown_date_blank(run: Run) -> None:
     """The date of the reviewer is empty too, because the workbook has no field for it."""
-    signatures = rows(run.concluded(), "People responsible for the work")
-    assert signatures == [
-        ["Performed by", PEOPLE[form.PERFORMED_BY], "2026-10-05", ""],
-        ["Reviewed by", PEOPLE[form.REVIEWED_BY], "", ""],
-        ["Handed in by", "auditor", "2026-10-05", ""],
+    [signatures] = [block for block in blocks(run.concluded()) if isinstance(block, Signatures)]
+    day = date(2026, 10, 5)
+    assert [(english(line.role), line.name, line.day) for line in signatures.lines] == [
+        ("Performed by", PEOPLE[form.PERFORMED_BY], day),
+        ("Reviewed by", PEOPLE[form.REVIEWED_BY], None),
+        ("Handed in by", "auditor", day),
     ]
 
 

@@ -12,7 +12,15 @@ from include.messages import Message, _, listed
 from include.policy.datamap import MappedDatabase
 from include.policy.retention import RetentionRule
 from include.reports.conclusion import Conclusion, missing_record
-from include.reports.model import Fact, Paragraph, Section, Steps, must_be_zero
+from include.reports.model import (
+    Fact,
+    Paragraph,
+    Section,
+    SignatureLine,
+    Steps,
+    must_be_zero,
+    signature_section,
+)
 from include.retention import steps
 from include.retention.certificate import section
 from include.retention.certificate.count.inspection import RemainingRecords
@@ -126,6 +134,10 @@ def certificate(
         sections=[
             *(section.database_section(case) for case in cases),
             _verification_section(cases),
+            signature_section(
+                SignatureLine(role=_("Deletion carried out under the responsibility of")),
+                SignatureLine(role=_("Certificate checked by")),
+            ),
         ],
         approvals=approvals,
     )

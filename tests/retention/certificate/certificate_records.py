@@ -10,7 +10,7 @@ from include.policy.datamap import MappedDatabase
 from include.policy.retention import RetentionRule
 from include.reports.conclusion import Conclusion
 from include.reports.i18n import Translator
-from include.reports.model import Code, Paragraph, Steps, Table
+from include.reports.model import Code, Paragraph, Signatures, Steps, Table
 from include.retention.certificate import report
 from include.retention.certificate.database_run import PastRun
 from include.retention.planning.plan import rule_digest
@@ -198,6 +198,8 @@ def sentences(conclusion: Conclusion, language: str = "en") -> list[str]:
                 lines += [words.text(item) for item in block.items]
             elif isinstance(block, Code):
                 lines += block.lines
+            elif isinstance(block, Signatures):
+                lines += [words.text(line.role) for line in block.lines]
             else:
                 lines.append(words.text(block.caption))
             if isinstance(block, Table):

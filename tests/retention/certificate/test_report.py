@@ -73,6 +73,7 @@ def test_certificate_of_complete_run_passes_and_has_both_control_indicators() ->
     assert shown(conclusion, "Records disposed of") == "10 rows"
     assert shown(conclusion, UNEXPLAINED) == "0 rows"
     assert fact(conclusion, UNEXPLAINED).status is Outcome.PASS
+    assert english(conclusion.sections[-1].heading) == "Signatures"
     assert fact(conclusion, "Records planned but not disposed of").status is Outcome.PASS
     assert shown(conclusion, "Erasure requests") == "0 open"
     assert (
