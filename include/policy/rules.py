@@ -460,6 +460,11 @@ class Role(Rule):
     robot: Text | None = None
     accounts: tuple[Text, ...] = ()
 
+    @property
+    def message(self) -> Message:
+        """Return the title as a message for reports."""
+        return translated_message(self.title)
+
 
 class FindingRules(Rule):
     """Due dates of the findings of runs, and the roles that may decide about findings.
@@ -479,11 +484,6 @@ class FindingRules(Rule):
     reassign: tuple[Identifier, ...] = ("compliance", "management")
     accept_risk: tuple[Identifier, ...] = ("management",)
     longest_acceptance: PositivePeriod = Period.parse("P1Y")
-
-    @property
-    def message(self) -> Message:
-        """Return the title as a message for reports."""
-        return translated_message(self.title)
 
 
 # Records of sharing and entrusting are kept for at least three years: Network Data Security

@@ -12,6 +12,7 @@ from plugins.compliance_ui import (
     bundle,
     errors,
     evidence,
+    exports,
     files,
     findings,
     holds,
@@ -27,7 +28,8 @@ from plugins.compliance_ui.rendering import ASSETS, asset
 _AN_HOUR = "private, max-age=3600"
 _router = APIRouter()
 _PARTS = (
-    overview, evidence, bundle, files, waiting, time_limits, holds, findings, restore_points,
+    overview, evidence, bundle, files, exports, waiting, time_limits, holds, findings,
+    restore_points,
 )  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
@@ -71,33 +72,16 @@ def evidence(
     """
     services = page_services()
     pack = services.pack
-    days = (_day(since), _day(until))
-    invalid_days = [
-        text for text, day in zip((since, until), days, strict=True) if text and not day
-    ]
+    days = Days.parse(since, until)
     with services.read_connection() as conn:
-        names = services.cache.get(
-            "workflows", lambda: tuple(index.workflows(conn)), seconds=_NAMES_CACHED_FOR
-        )
-        dags = visitor.readable(map(dag_of, names))
-        readable = [name for name in names if dag_of(name) in dags]
-        controls = _controls(pack, clause)
-        bundle_filter = BundleFilter(
-            frozenset(
-                name
-                for name in readable
-                if workflow in ("", name)
-                and (controls is None or _is_evidence(services, conn, name, controls))
-            ),
-            controls,
-            outcome or None,
-            _moment(days[0], pack.calendar.zone),
-            _moment(days[1] + timedelta(days=1) if days[1] else None, pack.calendar.zone),
+        readable = readable_names(services, conn, visitor)
+        bundle_filter = filter_of(
+            services, conn, readable, workflow, controls_of_clause(pack, clause), outcome, days
         )
         direction = Direction.BEFORE if last or before is not None else Direction.AFTER
         begin = None if last else before if before is not None else after
         page = index.page(conn, bundle_filter, order, direction, begin)
-        total = _count(services, conn, bundle_filter)
+        total = bundle_count(services, conn, bundle_filter)
         pruned = services.bundle_reader.pruned_up_to(conn)
         ledger = services.ledger(conn, pruned)
     filters = {
@@ -116,17 +100,89 @@ def evidence(
         total=total,
         pruned=pruned,
         chosen=filters,
-        invalid_days=invalid_days,
+        invalid_days=days.invalid,
         workflows=sorted(readable),
         clauses=sorted({control.clause for control in pack.controls}),
-        clauses_in=_clauses_in(pack),
+        clauses_in=clauses_in(pack),
         orders=_ORDERS,
         clause_name=pack.clause_message,
         title_of=title_of,
     )
 
 
-def _count(services: PageServices, conn: Connection, bundle_filter: BundleFilter) -> int:
+@dataclass(frozen=True)
+class Days:
+    """The first and the last day of a filter. A day is None if the filter has no such limit.
+
+    Attributes:
+        since: first day, in the timezone of the policy pack.
+        until: last day.
+        invalid: texts that were entered as days but are not days. The filter ignores them.
+    """
+
+    since: date | None
+    until: date | None
+    invalid: tuple[str, ...] = ()
+
+    @staticmethod
+    def parse(since: str, until: str) -> Days:
+        """Return the days that a visitor entered, such as ``2026-11-24``; empty for no limit."""
+        days = (_day(since), _day(until))
+        texts = zip((since, until), days, strict=True)
+        return Days(*days, tuple(text for text, day in texts if text and not day))
+
+
+def readable_names(services: PageServices, conn: Connection, visitor: Visitor) -> list[str]:
+    """Return the names in the evidence ledger whose bundles a visitor may read.
+
+    Args:
+        services: services for the request.
+        conn: connection to the state database.
+        visitor: the visitor.
+    """
+    names = services.cache.get(
+        "workflows", lambda: tuple(index.workflows(conn)), seconds=_NAMES_CACHED_FOR
+    )
+    dags = visitor.readable(map(dag_of, names))
+    return [name for name in names if dag_of(name) in dags]
+
+
+def filter_of(
+    services: PageServices,
+    conn: Connection,
+    readable: Sequence[str],
+    workflow: str,
+    controls: frozenset[str] | None,
+    outcome: Outcome | Literal[""],
+    days: Days,
+) -> BundleFilter:
+    """Return the filter for the bundles that a visitor may read and wants to see.
+
+    Args:
+        services: services for the request.
+        conn: connection to the state database.
+        readable: names in the ledger whose bundles the visitor may read.
+        workflow: name in the ledger; empty for the bundles of all workflows.
+        controls: ids of controls; the bundles are evidence for one of them. None for all bundles.
+        outcome: outcome of the bundles; empty for all outcomes.
+        days: first and last day on which the bundles were sealed.
+    """
+    zone = services.pack.calendar.zone
+    return BundleFilter(
+        frozenset(
+            name
+            for name in readable
+            if workflow in ("", name)
+            and (controls is None or _is_evidence(services, conn, name, controls))
+        ),
+        controls,
+        outcome or None,
+        _moment(days.since, zone),
+        _moment(days.until + timedelta(days=1) if days.until else None, zone),
+    )
+
+
+def bundle_count(services: PageServices, conn: Connection, bundle_filter: BundleFilter) -> int:
     """Return the number of bundles that match a filter.
 
     The number is cached until a row is added to the evidence ledger.
@@ -162,13 +218,14 @@ def _is_evidence(
     return bool(controls & (pack_controls | ledger_controls.get(workflow, frozenset())))
 
 
-def _controls(pack: PolicyPack, clause: str) -> frozenset[str] | None:
+def controls_of_clause(pack: PolicyPack, clause: str) -> frozenset[str] | None:
+    """Return the ids of the controls of a clause; None if the number of the clause is empty."""
     if not clause:
         return None
     return frozenset(control.id for control in pack.controls if control.clause == clause)
 
 
-def _clauses_in(pack: PolicyPack) -> Callable[[LedgerRow], list[str]]:
+def clauses_in(pack: PolicyPack) -> Callable[[LedgerRow], list[str]]:
     """Return a function that lists the clauses for which a bundle is evidence.
 
     A bundle may also be evidence for a control that was removed from the policy pack. Such a

@@ -109,7 +109,7 @@ def bundle_zip(visitor: Reader, number: Number) -> Response:
                 shutil.copyfileobj(source, packing, _CHUNK)
     packed.seek(0)
     folder = PurePosixPath(row.bundle).name
-    return _file_response(packed, "application/zip", f"{folder}.zip", download=True)
+    return file_response(packed, "application/zip", f"{folder}.zip", download=True)
 
 
 def row_of(services: PageServices, visitor: Visitor, number: int) -> LedgerRow:
@@ -176,10 +176,18 @@ def _file(visitor: Visitor, number: int, name: str, *, download: bool) -> Respon
     suffix = PurePosixPath(name).suffix.lower()
     media_type = _INLINE_TYPES.get(suffix, "application/octet-stream")
     is_download = download or suffix not in _INLINE_TYPES
-    return _file_response(content, media_type, PurePosixPath(name).name, download=is_download)
+    return file_response(content, media_type, PurePosixPath(name).name, download=is_download)
 
 
-def _file_response(content: IO[bytes], media_type: str, name: str, *, download: bool) -> Response:
+def file_response(content: IO[bytes], media_type: str, name: str, *, download: bool) -> Response:
+    """Send a file in pieces, and close it when it was sent or the visitor cancelled the download.
+
+    Args:
+        content: the file, which disappears when it is closed.
+        media_type: media type of the file.
+        name: file name that the browser suggests.
+        download: whether the browser saves the file instead of showing it.
+    """
     size = content.seek(0, io.SEEK_END)
     content.seek(0)
     disposition = "attachment" if download else "inline"

@@ -12,15 +12,13 @@ from fastapi.responses import RedirectResponse, Response
 from include.evidence.control_evidence import (
     Age,
     ClauseEvidence,
-    ControlEvidence,
     by_clause,
     read_control_evidence,
 )
 from include.evidence.model import Outcome
-from include.messages import Message, _
 from include.orchestration.access.permissions import Page
-from include.reports.i18n import CONTROL_STATES
 from plugins.compliance_ui.access import AnyVisitor
+from plugins.compliance_ui.control_texts import age_text, state_text
 from plugins.compliance_ui.page_services import LedgerState, page_services
 from plugins.compliance_ui.rendering import first_page, render_navigation_page
 from plugins.compliance_ui.required_actions import open_actions
@@ -28,13 +26,6 @@ from plugins.compliance_ui.work_list import readable_findings
 from plugins.compliance_ui.workflow_names import title_of
 
 router = APIRouter()
-
-_AGES = {
-    Age.IN_TIME: _("in time"),
-    Age.LATE: _("late"),
-    Age.STALE: _("no longer counts: older than two cadences of the control"),
-    Age.NEVER: _("no evidence yet"),
-}
 
 
 @router.get("/")
@@ -80,8 +71,9 @@ def overview(request: Request, session: SessionDep, visitor: AnyVisitor) -> Resp
         hidden=len(pack.controls) - len(controls),
         open_findings=len(open_findings),
         overdue=sum(finding.overdue(now.date()) for finding in open_findings),
-        state=_state,
-        age=lambda control: _AGES[control.age],
+        may_export_history=Page.EVIDENCE in visitor.pages,
+        state=state_text,
+        age=age_text,
         sparkline=sparkline,
     )
 
@@ -95,19 +87,6 @@ def _overall_outcome(clauses: Sequence[ClauseEvidence], ledger: LedgerState) -> 
     if not clauses:
         return None
     return Outcome.FAIL if ledger.broken else Outcome.worst([clause.outcome for clause in clauses])
-
-
-def _state(evidence: ControlEvidence) -> Message:
-    if evidence.problem is not None:
-        return _("the evidence is not valid: {reason}", reason=evidence.problem)
-    if evidence.status is None:
-        return _AGES[Age.NEVER]
-    state = CONTROL_STATES[evidence.status.state]
-    if evidence.is_checked:
-        return state
-    return _(
-        "{state}; the files of the evidence bundle are too large to be checked here", state=state
-    )
 
 
 _BARS = {Outcome.PASS: (8, 4), Outcome.ATTENTION: (5, 7), Outcome.FAIL: (1, 11)}

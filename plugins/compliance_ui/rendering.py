@@ -14,6 +14,7 @@ from fastapi import HTTPException, Request, status
 from fastapi.responses import HTMLResponse
 
 from include.evidence.model import Outcome
+from include.exports.model import EXCEL_ROWS, PDF_ROWS
 from include.messages import Message, _
 from include.orchestration.access.permissions import Page
 from include.reports.i18n import LOCALES, Translator, language_tag
@@ -228,7 +229,7 @@ def render_page(
     content = environment(FOLDER / "templates").get_template(template).render(
         w=helpers, t=helpers.translator, _=helpers.translate, title=title, page=page, pages=pages,
         who=visitor,
-        Outcome=Outcome, code=code_spans, **view,
+        Outcome=Outcome, code=code_spans, export_limits=(EXCEL_ROWS, PDF_ROWS), **view,
     )  # fmt: skip
     response = HTMLResponse(content, status)
     if (tag := language.selected_language(request)) is not None:

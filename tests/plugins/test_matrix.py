@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
+from openpyxl import load_workbook
 
 from include.orchestration.access.permissions import Page
 from include.orchestration.access.roles import Role, all_roles
@@ -28,6 +31,10 @@ NEEDS: dict[str, tuple[Page | None, str | None]] = {
     "/findings": (Page.FINDINGS, None),
     "/findings/{number}": (Page.FINDINGS, "its source"),
     "/restore-points": (Page.RESTORE_POINTS, "backup_offsite"),
+    "/exports/overview.{suffix}": (Page.OVERVIEW, None),
+    "/exports/evidence.{suffix}": (Page.EVIDENCE, None),
+    "/exports/findings.{suffix}": (Page.FINDINGS, None),
+    "/exports/control.{suffix}": (Page.EVIDENCE, "its workflow"),
     "/assets/{name}": (None, None),
 }
 CHANGING = ("POST", "PUT", "PATCH", "DELETE")
@@ -50,6 +57,9 @@ def addresses(pages_server: PagesServer, path: str) -> list[tuple[str, str | Non
     The DAG is None if the route needs no permission for a DAG.
     """
     _page, dag = NEEDS[path]
+    path = path.replace("{suffix}", "xlsx")
+    if path == "/exports/control.xlsx":
+        return [(f"{path}?control={control.id}", control.workflow) for control in PACK.controls]
     if dag == "its workflow":
         rows = [row for row in pages_server.company.rows() if DAG_OF[row.dag_id] in known()]
         return [
@@ -79,7 +89,7 @@ def refused(page: Page | None, dag: str | None, role: Role, path: str) -> int | 
         return 303 if path == "/" else 403  # Airflow's navigation links to "/", which redirects
     if dag is not None and dag not in role.reads:
         # A role that may not read a bundle must not learn that it exists.
-        return 404 if "{number}" in path else 403
+        return 404 if "{number}" in path or "/control." in path else 403
     return None
 
 
@@ -143,6 +153,51 @@ def test_pages_show_only_bundles_findings_and_controls_that_the_role_of_the_visi
         for control in PACK.controls:
             title = control.title["en"].replace("'", "&#39;")
             assert (title in page) is (control.workflow in role.reads), control.id
+
+
+def exported(pages_server: PagesServer, role: Role, address: str) -> list[list[object]]:
+    """Return the rows of an exported list, by the column headings."""
+    got = pages_server.get(role.name, address)
+    assert got.status_code == 200, address
+    sheet = load_workbook(io.BytesIO(got.content)).worksheets[0]
+    assert sheet.auto_filter.ref
+    first = int(sheet.freeze_panes.removeprefix("A"))
+    return [list(row) for row in sheet.iter_rows(first, values_only=True)]
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_exports_contain_only_bundles_findings_and_controls_that_the_role_may_read(
+    pages_server: PagesServer, role: Role
+) -> None:
+    if Page.EVIDENCE in role.pages:
+        rows = exported(pages_server, role, "/exports/evidence.xlsx")
+        readable = [row for row in pages_server.company.rows() if DAG_OF[row.dag_id] in role.reads]
+        assert [row[0] for row in rows] == [row.seq for row in reversed(readable)]
+        assert [row[6] for row in rows] == [row.bundle for row in reversed(readable)]
+    if Page.FINDINGS in role.pages:
+        rows = exported(pages_server, role, "/exports/findings.xlsx")
+        kinds = {str(row[1]).partition(" ")[0] for row in rows}
+        assert kinds == {kind for kind, dag in REGISTERS.items() if dag in role.reads}
+    if Page.OVERVIEW in role.pages:
+        rows = exported(pages_server, role, "/exports/overview.xlsx")
+        titles = {
+            control.title["en"] for control in PACK.controls if control.workflow in role.reads
+        }
+        assert {row[2] for row in rows if row[2]} == titles
+
+
+def test_history_of_a_control_contains_exactly_its_bundles(pages_server: PagesServer) -> None:
+    officer = next(role for role in ROLES if role.name == "Compliance Officer")
+    for control in PACK.controls:
+        address = f"/exports/control.xlsx?control={control.id}"
+        rows = exported(pages_server, officer, address)
+        expected = [
+            row.seq for row in reversed(pages_server.company.rows()) if control.id in row.controls
+        ]
+        assert [row[0] for row in rows] == expected, control.id
+    assert (
+        pages_server.get(officer.name, "/exports/control.xlsx?control=unknown").status_code == 404
+    )
 
 
 def test_navigation_shows_only_pages_that_the_role_of_the_visitor_may_open(
