@@ -81,6 +81,7 @@ class Document(StrictModel):
         addressee: salutation without a colon, such as "To the Postal Administration of Zhejiang" or
             "Dear customer". In Chinese it is the name of the authority, or 尊敬的客户.
         sender: name of the company.
+        sender_address: postal address of the company.
         sections: sections of the document.
         signature: entries at the end of the document, such as name and date. For a blank value, the
             document leaves space for handwriting.
@@ -95,6 +96,7 @@ class Document(StrictModel):
     reference: str = ""
     addressee: Message | None = None
     sender: Message | None = None
+    sender_address: Message | None = None
     sections: tuple[Section, ...] = ()
     signature: tuple[Entry, ...] = ()
     footer: Message | None = None

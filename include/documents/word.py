@@ -121,12 +121,14 @@ class _DocumentWriter:
                 self._add_text(below, part)
 
     def add_head(self, document: Document) -> None:
-        """Add the warning, sender, reference, date, title and salutation of a document."""
+        """Add the warning, sender, address, reference, date, title and salutation of a document."""
         words = self._words
         if document.warning:
             self._add_line(words.text(document.warning), "Marked Text")
         if document.sender:
             self._add_line(words.text(document.sender), "Sender")
+        if document.sender_address:
+            self._add_line(words.text(document.sender_address), "Sender Address")
         for line in words.letterhead(document):
             self._add_line(line, "Letterhead")
         last = self._add_line(words.text(document.title), "Title")

@@ -182,6 +182,18 @@ def require_scope(run: IncidentRun, incident_id: int) -> Scope:
     return counted
 
 
+def sender_address(run: IncidentRun) -> Message | None:
+    """Return the postal address of the company for letters; None if the policy pack states none.
+
+    The rules of an incident are those that applied when it opened. If they name another company
+    than the present policy pack, the address is left out.
+    """
+    company = run.pack.company
+    if company is None or company.name != run.rules.company:
+        return None
+    return company.address_message
+
+
 def what_happened(run: IncidentRun, record: IncidentRecord) -> Message:
     """Return the description of an incident. In a drill, it is the story of the scenario."""
     scenario = scenario_of(run)

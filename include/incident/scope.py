@@ -169,6 +169,20 @@ class Scope(StrictModel):
         return max((count.last for count in self.counted if count.last), default=None)
 
     @property
+    def is_upper_bound(self) -> bool:
+        """Whether the number of people may include people whose data is not affected.
+
+        This is the case in three situations. The criteria cover all records of a database or
+        collection. Or a time window includes records without a time. Or people of an earlier count
+        are included.
+        """
+        has_window = bool(self.selection.since or self.selection.until)
+        return any(
+            count.everything or count.not_narrowed or count.unseen or (has_window and count.undated)
+            for count in self.counted
+        )
+
+    @property
     def is_empty(self) -> bool:
         """Whether no person is affected; False if a database of the scope could not be counted."""
         return self.is_complete and self.subjects == 0

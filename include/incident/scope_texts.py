@@ -88,7 +88,7 @@ def scope_lines(scope: Scope, databases: Mapping[str, MappedDatabase]) -> list[M
         _(
             "NOT COUNTED: {database}. {reason} The number of affected people in this database "
             "is unknown.",
-            database=_database_title(unknown.database, databases),
+            database=database_title(unknown.database, databases),
             reason=unknown.reason,
         )
         for unknown in scope.unknown
@@ -103,7 +103,7 @@ def scope_lines(scope: Scope, databases: Mapping[str, MappedDatabase]) -> list[M
     lines += [
         _(
             "{database}: {people} people, {records} records",
-            database=_database_title(count.database, databases),
+            database=database_title(count.database, databases),
             people=count.subjects,
             records=sum(count.records.values()),
         )
@@ -148,8 +148,8 @@ def scope_table(scope: Scope, databases: Mapping[str, MappedDatabase]) -> Table:
         databases: mapped databases by name, whose titles the table contains.
     """
     rows: list[tuple[Message, DatabaseCount | None]] = [
-        *((_database_title(count.database, databases), count) for count in scope.counted),
-        *((_database_title(unknown.database, databases), None) for unknown in scope.unknown),
+        *((database_title(count.database, databases), count) for count in scope.counted),
+        *((database_title(unknown.database, databases), None) for unknown in scope.unknown),
     ]
     return table_of(
         _(
@@ -174,7 +174,8 @@ def scope_table(scope: Scope, databases: Mapping[str, MappedDatabase]) -> Table:
     )
 
 
-def _database_title(name: str, databases: Mapping[str, MappedDatabase]) -> Message:
+def database_title(name: str, databases: Mapping[str, MappedDatabase]) -> Message:
+    """Return the title of a database, or its name if the policy pack does not map it any more."""
     if name == DRILL_DATABASE:
         return _("scenario of the drill")
     return databases[name].title if name in databases else verbatim(name)
@@ -193,7 +194,7 @@ def _warnings(scope: Scope, databases: Mapping[str, MappedDatabase]) -> list[Mes
 def _database_warnings(
     count: DatabaseCount, databases: Mapping[str, MappedDatabase], *, has_window: bool
 ) -> Iterator[Message]:
-    name = _database_title(count.database, databases)
+    name = database_title(count.database, databases)
     if count.everything and count.database != DRILL_DATABASE:
         yield _(
             "{database}: the form does not restrict the scope, so all records of the "

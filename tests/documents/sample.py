@@ -42,6 +42,7 @@ def report(warning: Message | None = DRILL) -> Document:
         dated=datetime(2026, 11, 23, 21, 40, 12, tzinfo=UTC),
         reference=REFERENCE,
         sender=bilingual("Example Express Co., Ltd.", "示例速递有限公司"),
+        sender_address=bilingual("2 Sample Street, Hangzhou", "杭州市示例街2号"),
         addressee=bilingual(
             "To the Cyberspace Administration of Zhejiang", "浙江省互联网信息办公室"
         ),
@@ -188,6 +189,7 @@ def hostile(long: int = 100_000) -> Document:
         dated=AWARE,
         reference=HOSTILE,
         sender=bad,
+        sender_address=bad,
         addressee=bad,
         sections=(Section(heading=bad, blocks=blocks), Section(heading=bad, blocks=())),
         signature=(Entry(label=bad, value=bad), Entry(label=bad)),

@@ -31,7 +31,7 @@ from include.incident.incident_run import (
 )
 from include.incident.rules import Authority
 from include.incident.scope import Scope
-from include.incident.scope_texts import category_names
+from include.incident.scope_texts import category_names, database_title
 from include.incident.time_limits.time_limit import TimeLimit, TimeLimitState, time_limits_of
 from include.incident.time_limits.time_limit_texts import document_table
 from include.incident.timeline import last_of, of_kind
@@ -82,7 +82,7 @@ def report_of(run: IncidentRun, record: IncidentRecord, authority: str, phase: P
     scope = incident_run.require_scope(run, record.incident.id)
     sections = [
         _event_section(run, record, scope),
-        _affected_section(scope),
+        _affected_section(run, scope, is_final=False),
         _measures_section(record, required=not is_first),
     ]
     if not is_first:
@@ -97,6 +97,7 @@ def report_of(run: IncidentRun, record: IncidentRecord, authority: str, phase: P
         reference=record.incident.number,
         addressee=addressee.message,
         sender=translated_message(run.rules.company),
+        sender_address=incident_run.sender_address(run),
         sections=tuple(sections),
         signature=(
             Entry(label=_("Contact"), value=translated_message(run.rules.letter.contact)),
@@ -129,9 +130,10 @@ def summary_of(run: IncidentRun, record: IncidentRecord) -> Document:
         dated=_dated(record),
         reference=record.incident.number,
         sender=translated_message(run.rules.company),
+        sender_address=incident_run.sender_address(run),
         sections=(
             _event_section(run, record, scope),
-            _affected_section(scope),
+            _affected_section(run, scope, is_final=True),
             _measures_section(record, required=True),
             _cause_section(run, record),
             learned,
@@ -177,21 +179,66 @@ def _event_section(run: IncidentRun, record: IncidentRecord, scope: Scope) -> Se
     )
 
 
-def _affected_section(scope: Scope) -> Section:
-    unknown = [verbatim(database.database) for database in scope.unknown]
+def _affected_section(run: IncidentRun, scope: Scope, *, is_final: bool) -> Section:
+    """Return the section with the numbers of affected people and records.
+
+    Numbers that are not limited to the affected records say that they are upper bounds.
+
+    Args:
+        run: services and rules of the current run or command.
+        scope: newest scope of the incident.
+        is_final: whether no further report follows in which numbers are corrected.
+    """
+    unknown = [database_title(database.database, run.pack.databases) for database in scope.unknown]
     counted = bool(scope.counted)
+
+    def figure(number: int, *, is_upper_bound: bool = scope.is_upper_bound) -> EntryValue:
+        if not is_upper_bound:
+            return number
+        return _upper_bound(number, is_final=is_final, is_partial=bool(unknown))
+
+    # If people of an earlier count are included, the number of records may be too low.
+    records_bounded = scope.is_upper_bound and not any(count.unseen for count in scope.counted)
+    records = figure(scope.records, is_upper_bound=records_bounded)
+    minors = _UNKNOWN_YET if scope.minors is None else figure(scope.minors)
     entries: list[tuple[Message, EntryValue, bool]] = [
-        (_("People affected"), scope.subjects if counted else _UNKNOWN_YET, True),
-        (_("Records"), scope.records if counted else _UNKNOWN_YET, True),
+        (_("People affected"), figure(scope.subjects) if counted else _UNKNOWN_YET, True),
+        (_("Records"), records if counted else _UNKNOWN_YET, True),
         (_("Types of information"), tuple(category_names(scope.categories)) or _UNKNOWN_YET, True),
-        (_("People whose sensitive information is affected"), scope.sensitive, False),
-        (_("People under 14"), _UNKNOWN_YET if scope.minors is None else scope.minors, False),
+        (_("People whose sensitive information is affected"), figure(scope.sensitive), False),
+        (_("People under 14"), minors, False),
     ]
     if unknown:
         entries.append(
             (_("Databases in which the affected people are not counted yet"), listed(unknown), True)
         )
     return _form_section(_("Scope of the incident"), entries)
+
+
+def _upper_bound(number: int, *, is_final: bool, is_partial: bool) -> Message:
+    """Return a number with the statement that it is an upper bound.
+
+    Args:
+        number: number of people or records.
+        is_final: whether no further report follows in which the number is corrected.
+        is_partial: whether databases are not counted yet, so the bound does not cover them.
+    """
+    if is_final:
+        return _(
+            "{number} (not limited to the affected records; this is an upper bound)", number=number
+        )
+    if is_partial:
+        return _(
+            "{number} (only in the databases counted so far, and not yet limited to the affected "
+            "records; this is an upper bound for these databases and will be corrected in a "
+            "follow-up report)",
+            number=number,
+        )
+    return _(
+        "{number} (not yet limited to the affected records; this is an upper bound and will be "
+        "corrected in a follow-up report)",
+        number=number,
+    )
 
 
 def _measures_section(record: IncidentRecord, *, required: bool) -> Section:

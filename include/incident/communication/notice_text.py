@@ -13,7 +13,12 @@ from include.documents.model import Document, Form, Section
 from include.documents.model import Entry as FormEntry
 from include.incident.entries import ImpactAssessed
 from include.incident.incident_ids import Kind
-from include.incident.incident_run import IncidentRecord, IncidentRun, drill_mark
+from include.incident.incident_run import (
+    IncidentRecord,
+    IncidentRun,
+    drill_mark,
+    sender_address,
+)
 from include.incident.rules import IncidentRules
 from include.incident.scope_texts import category_names
 from include.incident.timeline import Entry, last_of
@@ -121,6 +126,7 @@ def create_notice_document(
         reference=record.incident.number,
         addressee=_("Dear customer"),
         sender=translated_message(run.rules.company),
+        sender_address=sender_address(run),
         sections=(
             Section(
                 blocks=(

@@ -16,7 +16,7 @@ from include.incident.time_limits.time_limit import (
 )
 from include.messages import Message, _, verbatim
 from include.policy.period import Period
-from include.reports.model import Cell, Columns, Table, table_of, text_table
+from include.reports.model import Cell, Columns, Table, table_of
 
 _ENTRY_DELAY_SECONDS = 60
 """Seconds between an event and its entry from which texts state both times."""
@@ -67,9 +67,19 @@ def time_limit_table(time_limits: Iterable[TimeLimit]) -> Table:
 def document_table(time_limits: Iterable[TimeLimit]) -> Table:
     """Return a table of time limits for a document that is handed in to an authority.
 
-    Time limits that do not apply are left out.
+    Time limits that do not apply are left out. The table states deadlines as dates and times, and
+    never the time that is left, which would be wrong as soon as the document is read.
     """
-    return text_table(_("Time limits and deadlines"), *time_limit_rows(time_limits))
+    applicable = [
+        time_limit
+        for time_limit in sort_by_urgency(time_limits)
+        if time_limit.state is not TimeLimitState.NOT_APPLICABLE
+    ]
+    columns = [
+        (label, kind, _document_state_text if cell is state_text else cell)
+        for label, kind, cell in _COLUMNS
+    ]
+    return table_of(_("Time limits and deadlines"), applicable, columns)
 
 
 def time_limit_outcome(time_limit: TimeLimit) -> Outcome | None:
@@ -112,10 +122,25 @@ def due_text(time_limit: TimeLimit) -> Message:
 
 def state_text(time_limit: TimeLimit) -> Message:
     """Return the state of a time limit as text, such as ``3 h left``."""
-    words = _plain_state_text(time_limit)
+    return _with_provisional_grade(time_limit, _plain_state_text(time_limit))
+
+
+def _with_provisional_grade(time_limit: TimeLimit, words: Message) -> Message:
     if time_limit.provisional and (time_limit.is_open or time_limit.is_late):
         return _("{state}; the grade is not confirmed yet", state=words)
     return words
+
+
+def _document_state_text(time_limit: TimeLimit) -> Message:
+    """Return the state of a time limit as text without a duration until now."""
+    match time_limit.state:
+        case TimeLimitState.DUE_SOON | TimeLimitState.RUNNING:
+            words = _("not due yet")
+        case TimeLimitState.OVERDUE:
+            words = _("not done by the deadline")
+        case _:
+            return state_text(time_limit)
+    return _with_provisional_grade(time_limit, words)
 
 
 def basis_text(rule: TimeLimitRule) -> Message:

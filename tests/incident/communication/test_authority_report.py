@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 from include.documents.document_texts import missing_entries
 from include.documents.model import Document, Form
 from include.incident.communication import authority_report
 from include.incident.communication.authority_report import Phase
 from include.incident.form import Action
 from include.incident.incident_ids import Kind
+from include.incident.incident_run import sender_address
 from include.messages import Message
 from include.reports.i18n import Translator
 from include.reports.model import Table
@@ -82,8 +85,93 @@ def test_report_to_authority_shows_uncounted_number_of_people_as_not_known_yet(
     values = values_by_label(report(case, Phase.FIRST))
     assert values["People affected"] == "not known yet"
     assert values["Types of information"] == "not known yet"
-    assert values["Databases in which the affected people are not counted yet"] == "archive"
+    assert values["Databases in which the affected people are not counted yet"] == "Archive"
     assert values["Systems"] == "Archive"
+
+
+UPPER_BOUND = (
+    "not yet limited to the affected records; this is an upper bound and will be corrected in a "
+    "follow-up report"
+)
+COUNTS = (
+    "People affected",
+    "Records",
+    "People whose sensitive information is affected",
+    "People under 14",
+)
+
+
+def test_counts_of_an_incident_without_a_restricted_scope_are_stated_as_upper_bounds(
+    company: Company,
+) -> None:
+    """An authority would otherwise take the number of all customers for the number affected."""
+    case = company.open(databases=["courier"], keys=[]).counted()
+    case.answer("grade", reason="all records are counted")
+    values = values_by_label(report(case, Phase.FIRST))
+    for label in COUNTS:
+        assert UPPER_BOUND in str(values[label]) or values[label] == "not known yet", label
+    assert UPPER_BOUND in str(values["People affected"])
+    document = report(case, Phase.FIRST)
+    [people] = [
+        entry.value
+        for section in document.sections
+        for block in section.blocks
+        if isinstance(block, Form)
+        for entry in block.entries
+        if english(entry.label) == "People affected"
+    ]
+    assert isinstance(people, Message)
+    assert Translator("zh_CN").text(people).endswith("（尚未限定范围，系上限，续报更正）")
+    final = values_by_label(summary(case))
+    assert str(final["People affected"]).endswith(
+        "(not limited to the affected records; this is an upper bound)"
+    )
+
+
+def test_upper_bound_says_that_it_covers_only_the_counted_databases(company: Company) -> None:
+    company.broken = {"archive"}
+    case = company.open(databases=["courier", "archive"], keys=[]).counted()
+    case.answer("grade", reason="one database cannot be read")
+    values = values_by_label(report(case, Phase.FIRST))
+    assert "only in the databases counted so far" in str(values["People affected"])
+    assert values["Databases in which the affected people are not counted yet"] == "Archive"
+
+
+def test_counts_of_a_restricted_scope_are_plain_numbers(company: Company) -> None:
+    case = company.open(1, 2).counted()
+    case.answer("grade")
+    values = values_by_label(report(case, Phase.FIRST))
+    assert values["People affected"] == 2
+    assert values["Records"] == 2
+
+
+def test_letters_never_state_the_time_that_is_left(company: Company) -> None:
+    """An official letter is read later than it was written."""
+    case = company.open(1).until("grade")
+    documents = [report(case, Phase.FIRST), report(case, Phase.FIRST, "postal"), summary(case)]
+    company.clock.on(hours=200)
+    documents += [report(case, Phase.FIRST), summary(case)]
+    states = [row[2] for document in documents for row in time_limits(document)]
+    assert "not due yet" in states
+    assert "not done by the deadline" in states
+    assert not [state for state in states if " left" in state or "OVERDUE" in state]
+
+
+def test_letter_shows_the_address_only_if_the_pack_names_the_company_of_the_incident(
+    company: Company,
+) -> None:
+    case = company.open(1).until("grade")
+    address = report(case, Phase.FIRST).sender_address
+    assert address is not None
+    assert "Kunming" in english(address)
+    pack = case.context.pack
+    assert pack.company is not None
+    other = pack.company.model_copy(update={"name": {"en": "Other Ltd.", "zh-CN": "其他公司"}})
+    for named in (None, other):
+        run = SimpleNamespace(
+            pack=pack.model_copy(update={"company": named}), rules=case.context.rules
+        )
+        assert sender_address(run) is None  # type: ignore[arg-type]  # has what the function reads
 
 
 def test_follow_up_report_contains_cause_evidence_and_earlier_reports(company: Company) -> None:

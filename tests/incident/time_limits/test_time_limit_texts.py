@@ -12,6 +12,7 @@ from include.incident.incident_ids import Kind
 from include.incident.time_limits.time_limit import TimeLimit, TimeLimitState
 from include.incident.time_limits.time_limit_texts import (
     basis_text,
+    document_table,
     time_limit_rows,
     time_limit_table,
 )
@@ -38,6 +39,26 @@ REPORTED = {"authority": "cac"}
 
 def time_limit_at(now: float, *entries: Entry, proposed: str = "larger") -> TimeLimit:
     return look(list(entries), h(now), rules=[RULE], aware_at=AWARE, proposed=proposed)["x"]
+
+
+@pytest.mark.parametrize(
+    ("time_limit", "expected"),
+    [
+        (time_limit_at(1, LARGER), "not due yet"),
+        (time_limit_at(3.5), "not due yet; the grade is not confirmed yet"),
+        (time_limit_at(6.5, LARGER), "not done by the deadline"),
+        (
+            time_limit_at(6, LARGER, entry(2, Kind.REPORTED, h(5), **REPORTED)),
+            "done at 2026-03-02 14:00 UTC+08:00, late by 1 h",
+        ),
+    ],
+)
+def test_table_for_official_documents_states_no_duration_until_now(
+    time_limit: TimeLimit, expected: str
+) -> None:
+    [row] = document_table([time_limit]).rows
+    assert Translator("en").value(row[2]) == expected
+    assert Translator("en").value(row[1]).endswith("UTC+08:00")
 
 
 @pytest.mark.parametrize(
