@@ -272,11 +272,16 @@ class View:
         values = chart.bars if isinstance(chart, BarChart) else chart.points
         return sum(value.value is not None for value in values) > 1
 
-    def legend(self, chart: BarChart | TrendChart) -> list[Outcome]:
-        """Return the outcomes whose colours and patterns a chart uses, the best first."""
+    def legend(self, chart: BarChart | TrendChart) -> list[Outcome | None]:
+        """Return the outcomes whose colours and patterns a chart uses, the best first.
+
+        If the chart also has values without an outcome, the last item is None. If no value has an
+        outcome, the list is empty, because the colour of the chart then has no meaning.
+        """
         values = chart.bars if isinstance(chart, BarChart) else chart.points
         statuses = {value.status for value in values if value.value is not None}
-        return [outcome for outcome in Outcome if outcome in statuses]
+        outcomes: list[Outcome | None] = [outcome for outcome in Outcome if outcome in statuses]
+        return [*outcomes, None] if outcomes and None in statuses else outcomes
 
     def chart_columns(self, chart: BarChart | TrendChart) -> list[Column]:
         """Return the columns of the table that repeats the data of a chart as text."""

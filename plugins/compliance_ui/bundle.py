@@ -17,6 +17,7 @@ from include.evidence.check import EvidenceRefused, SignedSums
 from include.evidence.folder import LARGEST_SIGNATURE, SIGNATURE, SUMS, check_commands
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import Approval, Result
+from include.evidence.report_number import report_number
 from include.evidence.verify import link_before
 from include.messages import Message, _, verbatim
 from include.orchestration.access.permissions import Page
@@ -120,6 +121,7 @@ def show_bundle(request: Request, visitor: Reader, number: Number) -> Response:
         decisions=_DECISIONS,
         subject_of=_subject_of,
         content_of=content_of,
+        report_number=report_number,
         clause_name=services.pack.clause_message,
         control_states=CONTROL_STATES,
         languages=LANGUAGES,

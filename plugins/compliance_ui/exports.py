@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -53,6 +54,8 @@ router = APIRouter()
 
 Suffix = Literal["xlsx", "pdf"]
 RowT = TypeVar("RowT")
+CONCURRENT_EXPORTS = 2  # a PDF file may take half a minute; bundle pages do not wait for it
+_turns = threading.BoundedSemaphore(CONCURRENT_EXPORTS)
 _BATCH = 1_000  # bundles that are read from the ledger at a time
 
 
@@ -445,7 +448,7 @@ def _download(
     locale, timezone = locale_of(request), services.timezone
     content: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - the response closes it
     try:
-        with limited_turn():
+        with limited_turn(_turns):
             if suffix == "xlsx":
                 excel.write_excel(table, locale, timezone, content, EXCEL_ROWS)
             else:

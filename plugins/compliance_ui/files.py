@@ -148,20 +148,23 @@ def refuse_too_large_response(size: int, largest: int | None = None) -> None:
 
 
 @contextmanager
-def limited_turn() -> Iterator[None]:
+def limited_turn(turns: threading.BoundedSemaphore = _turns) -> Iterator[None]:
     """Let only a limited number of slow requests run their ``with`` blocks at the same time.
 
     If that many requests are running already, the function waits until one of them ends.
 
+    Args:
+        turns: the turns of one kind of request. Other kinds of requests do not wait for them.
+
     Raises:
         HTTPException: 503 if no slow request ended within `PATIENCE` seconds.
     """
-    if not _turns.acquire(timeout=PATIENCE):
+    if not turns.acquire(timeout=PATIENCE):
         raise HTTPException(status.HTTP_503_SERVICE_UNAVAILABLE)
     try:
         yield
     finally:
-        _turns.release()
+        turns.release()
 
 
 def _file(visitor: Visitor, number: int, name: str, *, download: bool) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 import jwt
 import psycopg
 import pytest
+from openpyxl import load_workbook
 
 from include.evidence.folder import SIGNATURE
 from include.state.migrate import newest_revision
@@ -113,6 +115,11 @@ def test_changed_evidence_ledger_row_is_reported_in_the_list_of_bundles_and_on_t
             page = pages_server.get(OFFICER, f"/evidence/{row.seq}").text
             assert "the row of this bundle in the evidence ledger was changed" in page
             assert "the evidence is not valid" in pages_server.get(OFFICER, "/").text
+            for name in ("evidence", "overview", "control"):
+                address = f"/exports/{name}.xlsx?control={row.controls[0]}"
+                content = pages_server.get(OFFICER, address).content
+                sheet = load_workbook(io.BytesIO(content)).worksheets[0]
+                assert "were changed after they were signed" in str(sheet["A3"].value), name
         finally:
             with unguarded(state, "evidence_ledger"):
                 state.execute(change, [row.outcome, row.seq])

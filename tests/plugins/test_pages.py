@@ -131,6 +131,12 @@ def test_request_for_an_unknown_bundle_gets_an_error_page(
     assert "To the first page" in got.text
 
 
+def test_bundle_page_shows_the_number_of_the_report(pages_server: PagesServer) -> None:
+    row = pages_server.company.newest("backup_offsite")
+    page = ParsedPage(pages_server.get(OFFICER, f"/evidence/{row.seq}").text)
+    assert re.search(r"Number of the report BACKUP-OFFSITE-\d{8}-[0-9A-F]{8} ", page.text)
+
+
 def test_report_is_shown_in_the_language_of_the_visitor(pages_server: PagesServer) -> None:
     row = pages_server.company.newest("backup_offsite")
     folder = pages_server.company.root / "evidence" / row.bundle

@@ -161,6 +161,9 @@ def test_chart_with_outcomes_has_a_legend_of_exactly_these_outcomes() -> None:
     legend = html.partition('<p class="legend">')[2].partition("</p>")[0]
     words = re.sub(r"<title>.*?</title>|<[^>]*>|\s+", " ", legend).split()
     assert words == ["Legend:", "Passed", "Failed"]
+    mixed = chart.model_copy(update={"bars": [*bars, Bar(label="d", value=3)]})
+    legend = _page_with(mixed).partition('<p class="legend">')[2].partition("</p>")[0]
+    assert re.sub(r"<[^>]*>|\s+", " ", legend).split()[-2:] == ["not", "judged"]
     plain = chart.model_copy(
         update={"bars": [bar.model_copy(update={"status": None}) for bar in bars]}
     )
