@@ -6,8 +6,12 @@ import asyncio
 from typing import Any
 
 from airflow.plugins_manager import AirflowPlugin
+from airflow.sdk import BaseOperatorLink
 
+from include.orchestration.addresses import run_path
 from plugins.compliance_ui import NAME, PREFIX
+
+EVIDENCE = "Evidence"
 
 
 class Pages:
@@ -38,13 +42,45 @@ def _import_app() -> Any:
     return compliance_pages()
 
 
+class EvidenceLink(BaseOperatorLink):
+    """The button of a task instance that leads to the evidence bundle of its run.
+
+    Tasks of other DAGs have no button.
+    """
+
+    name = EVIDENCE
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """Return the path of the run's evidence; empty if the DAG is not one of the workflows.
+
+        Args:
+            operator: operator of the task.
+            ti_key: key of the task instance, with DAG id and run id.
+        """
+        from include.registry import WORKFLOWS  # takes a second, which most processes can save
+
+        del operator
+        return run_path(ti_key.dag_id, ti_key.run_id) if ti_key.dag_id in WORKFLOWS else ""
+
+
 class CompliancePlugin(AirflowPlugin):
-    """The plugin that adds the compliance pages to the API server and to Airflow's navigation."""
+    """The plugin that adds the compliance pages to the API server and to Airflow's pages.
+
+    The pages are in Airflow's navigation. Each run has a tab, and each task instance a button, that
+    leads to the evidence bundle of the run.
+    """
 
     name = "compliance"
+    global_operator_extra_links = [EvidenceLink()]  # noqa: RUF012 - as Airflow declares it
     fastapi_apps = [  # noqa: RUF012 - as Airflow declares it
         {"app": Pages(), "url_prefix": PREFIX, "name": NAME}
     ]
     external_views = [  # noqa: RUF012 - as Airflow declares it
-        {"name": NAME, "href": f"{PREFIX}/", "destination": "nav", "url_route": "compliance"}
+        {"name": NAME, "href": f"{PREFIX}/", "destination": "nav", "url_route": "compliance"},
+        {
+            "name": EVIDENCE,
+            "href": f"{PREFIX}/runs/{{DAG_ID}}/{{RUN_ID}}",  # Airflow fills in the ids
+            "destination": "dag_run",
+            "url_route": "evidence",
+        },
     ]

@@ -47,6 +47,17 @@ class PermanentFailure(AirflowFailException):
         self.error = error
 
 
+class TaskFailed(SystemExit):
+    """Ends a task as failed, without a traceback in its log and without a retry.
+
+    Airflow logs a traceback for every exception except SystemExit. Raise it after the log states
+    why the task fails.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+
 @dataclass
 class RetryTime:
     """The time budget for all retries of an in-process run.
@@ -177,6 +188,8 @@ class RetryPolicy(AirflowRetryPolicy):
 
         The arguments are those of the same method of Airflow's `RetryPolicy`.
         """
+        if isinstance(exception, TaskFailed):
+            return RetryDecision.fail()
         if is_permanent(exception):
             return RetryDecision.fail("The error is permanent: a retry would fail in the same way.")
         if _in_process is None or context is None or try_number > max_tries:
@@ -208,6 +221,8 @@ def cause_of(error: BaseException) -> ParcelSealError:
         return error.error
     if isinstance(error, ParcelSealError):
         return error
+    if isinstance(error, TaskFailed):
+        return ControlFailed("The control failed.")
     if isinstance(error, AirflowFailException):
         return ControlFailed(str(error))
     return (UsageError if is_permanent(error) else ServiceError)(reason_of(error))

@@ -477,22 +477,6 @@ def _unrecorded_failure(dag_id: str, task: str) -> StepRecord:
     return failed(task, "", title, reason, "", for_engineers=for_engineers)
 
 
-def require_passed(sealed: dict[str, Any]) -> None:
-    """Make the run fail if its sealed outcome is ``fail``.
-
-    Args:
-        sealed: result of `seal_run`.
-
-    Raises:
-        AirflowFailException: the control failed.
-    """
-    if sealed["outcome"] == Outcome.FAIL:
-        raise AirflowFailException(
-            f"The control failed: {sealed['findings']} findings. Read the report in the "
-            f"bundle {sealed['bundle']}."
-        )
-
-
 def run_context(services: Services) -> RunContext:
     """Return the ids, times, code version and policy version of the running task's run."""
     run = get_current_context()["dag_run"]

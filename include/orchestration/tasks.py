@@ -27,6 +27,7 @@ from include.orchestration import notifications, run_watch
 from include.orchestration.assets import outlets_of, raise_events
 from include.orchestration.deadline import deadline_alert, ignore_deadline_in_dag_test
 from include.orchestration.forms import params_of, trigger_params
+from include.orchestration.gate import report_sealed_run
 from include.orchestration.human_step import HumanStep
 from include.orchestration.redacted_errors import redact_traceback
 from include.orchestration.run import (
@@ -36,7 +37,6 @@ from include.orchestration.run import (
     keep_record,
     open_run,
     read_sealed_run,
-    require_passed,
     run_key,
     seal_interim,
     seal_run,
@@ -202,8 +202,8 @@ class Tasks:
 
         @task(retries=0)
         def gate(sealed: dict[str, Any]) -> None:
-            """Make the run fail if the control failed."""
-            require_passed(sealed)
+            """Log every finding and the address of the evidence. Fail if the control failed."""
+            report_sealed_run(task_services(), *run_key(), sealed)
 
         sealed = seal()
         last >> sealed

@@ -1,4 +1,6 @@
 """The read-only compliance pages: control outcomes, evidence bundles and required actions."""
 
+from include.orchestration.addresses import PAGES
+
 NAME = "Compliance"
-PREFIX = "/compliance"
+PREFIX = PAGES

@@ -18,6 +18,7 @@ from plugins.compliance_ui import (
     holds,
     overview,
     restore_points,
+    run_evidence,
     time_limits,
     waiting,
 )
@@ -28,7 +29,7 @@ from plugins.compliance_ui.rendering import ASSETS, asset
 _AN_HOUR = "private, max-age=3600"
 _router = APIRouter()
 _PARTS = (
-    overview, evidence, bundle, files, exports, waiting, time_limits, holds, findings,
+    overview, evidence, bundle, files, run_evidence, exports, waiting, time_limits, holds, findings,
     restore_points,
 )  # fmt: skip
 

@@ -7,8 +7,11 @@ import io
 import pytest
 from openpyxl import load_workbook
 
+from include.evidence.ledger import LedgerRow
 from include.orchestration.access.permissions import Page
 from include.orchestration.access.roles import Role, all_roles
+from include.orchestration.addresses import PAGES, run_path
+from include.registry import WORKFLOWS
 from plugins.compliance_ui.work_list import dag_of_finding
 from tests.plugins.company import DAG_OF, PACK, REGISTERS
 from tests.plugins.pages_server import PagesServer
@@ -25,6 +28,7 @@ NEEDS: dict[str, tuple[Page | None, str | None]] = {
     "/evidence/{number}/report": (Page.EVIDENCE, "its workflow"),
     "/evidence/{number}/files/{name:path}": (Page.EVIDENCE, "its workflow"),
     "/evidence/{number}/bundle.zip": (Page.EVIDENCE, "its workflow"),
+    "/runs/{dag_id}/{run_id:path}": (Page.EVIDENCE, "its workflow"),
     "/waiting": (Page.WAITING, None),
     "/clocks": (Page.CLOCKS, "respond_to_incident"),
     "/holds": (Page.HOLDS, "enforce_retention"),
@@ -37,6 +41,7 @@ NEEDS: dict[str, tuple[Page | None, str | None]] = {
     "/exports/control.{suffix}": (Page.EVIDENCE, "its workflow"),
     "/assets/{name}": (None, None),
 }
+REDIRECT = "/runs/{dag_id}/{run_id:path}"  # redirects to the bundle of the run
 CHANGING = ("POST", "PUT", "PATCH", "DELETE")
 ROLES: list[Role] = all_roles(PACK)
 
@@ -60,6 +65,9 @@ def addresses(pages_server: PagesServer, path: str) -> list[tuple[str, str | Non
     path = path.replace("{suffix}", "xlsx")
     if path == "/exports/control.xlsx":
         return [(f"{path}?control={control.id}", control.workflow) for control in PACK.controls]
+    if path == REDIRECT:
+        rows = [row for row in pages_server.company.rows() if row.dag_id in WORKFLOWS]
+        return [(addresses_of_run(row), row.dag_id) for row in rows if row.dag_id in known()]
     if dag == "its workflow":
         rows = [row for row in pages_server.company.rows() if DAG_OF[row.dag_id] in known()]
         return [
@@ -78,6 +86,11 @@ def addresses(pages_server: PagesServer, path: str) -> list[tuple[str, str | Non
     return [(path.replace("{name}", "pages.css"), dag)]
 
 
+def addresses_of_run(row: LedgerRow) -> str:
+    """Return the path below the compliance pages that leads to the bundle of a run."""
+    return run_path(row.dag_id, row.run_id).removeprefix(PAGES)
+
+
 def known() -> set[str]:
     """Return the ids of the DAGs in Airflow. The pages hide bundles of all other DAGs."""
     return set(DAG_OF.values()) & {dag for role in ROLES for dag in role.reads}
@@ -89,7 +102,8 @@ def refused(page: Page | None, dag: str | None, role: Role, path: str) -> int | 
         return 303 if path == "/" else 403  # Airflow's navigation links to "/", which redirects
     if dag is not None and dag not in role.reads:
         # A role that may not read a bundle must not learn that it exists.
-        return 404 if "{number}" in path or "/control." in path else 403
+        is_hidden = "{number}" in path or "/control." in path or path == REDIRECT
+        return 404 if is_hidden else 403
     return None
 
 
@@ -100,7 +114,7 @@ def test_user_of_each_role_opens_exactly_the_pages_of_the_permission_table(
     for path in NEEDS:
         page, _dag = NEEDS[path]
         for address, dag in addresses(pages_server, path):
-            expected = refused(page, dag, role, path) or 200
+            expected = refused(page, dag, role, path) or (303 if path == REDIRECT else 200)
             got = pages_server.get(role.name, address)
             assert got.status_code == expected, (role.name, address)
 
@@ -110,7 +124,8 @@ def test_every_route_returns_status_401_without_a_login(pages_server: PagesServe
         for address, _dag in addresses(pages_server, path):
             got = pages_server.get(None, address)
             assert got.status_code == 401, address
-            assert "manual__" not in got.text
+            # The links to other languages repeat the address that the visitor requested.
+            assert path == REDIRECT or "manual__" not in got.text
             assert "ParcelSeal" in got.text
 
 

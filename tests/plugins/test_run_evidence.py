@@ -1,0 +1,81 @@
+"""The page that leads from a run in Airflow to the evidence bundle of the run."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from include.orchestration.addresses import PAGES, run_path
+from tests.plugins.pages_server import PagesServer
+from tests.support.fab import ADMIN
+
+pytestmark = pytest.mark.airflow
+
+
+def path_of(dag_id: str, run_id: str) -> str:
+    return run_path(dag_id, run_id).removeprefix(PAGES)
+
+
+def test_page_of_a_run_redirects_to_its_bundle_and_keeps_the_language(
+    pages_server: PagesServer,
+) -> None:
+    row = pages_server.company.newest("backup_offsite")
+    got = pages_server.get(ADMIN, path_of(row.dag_id, row.run_id) + "?lang=zh-CN")
+    assert got.status_code == 303
+    assert got.headers["location"] == f"{PAGES}/evidence/{row.seq}?lang=zh-CN"
+
+
+@pytest.mark.parametrize(
+    ("language", "words"), [("en", "has not sealed its evidence bundle yet"), ("zh", "尚未封存")]
+)
+def test_page_of_an_unsealed_run_lists_its_interim_bundles(
+    pages_server: PagesServer, language: str, words: str
+) -> None:
+    company = pages_server.company
+    interim = company.newest("respond_to_incident.report-1a2b")
+    got = pages_server.get(ADMIN, path_of("respond_to_incident", interim.run_id), language)
+    if any(row.run_id == interim.run_id for row in company.rows() if row.seq != interim.seq):
+        pytest.fail("the run of the interim bundle must not be sealed")
+    assert got.status_code == 200
+    assert words in got.text
+    assert f'href="{PAGES}/evidence/{interim.seq}"' in got.text
+    assert "<script>alert" not in got.text
+
+
+def test_page_of_a_run_returns_404_for_a_dag_that_is_no_workflow(pages_server: PagesServer) -> None:
+    row = pages_server.company.newest("a_workflow_of_yesterday")
+    assert pages_server.get(ADMIN, path_of(row.dag_id, row.run_id)).status_code == 404
+
+
+def test_evidence_link_of_a_task_leads_to_its_run_and_other_dags_have_none() -> None:
+    from plugins.compliance_plugin import EvidenceLink
+
+    def link(dag_id: str) -> str:
+        key: Any = SimpleNamespace(dag_id=dag_id, run_id="manual__2026-12-01T00:00:00+00:00")
+        return EvidenceLink().get_link(None, ti_key=key)
+
+    assert link("backup_offsite") == (
+        "/compliance/runs/backup_offsite/manual__2026-12-01T00%3A00%3A00%2B00%3A00"
+    )
+    assert link("a_workflow_of_yesterday") == ""
+
+
+def test_airflow_api_returns_the_evidence_link_of_a_task_instance(
+    pages_server: PagesServer,
+) -> None:
+    airflow = pages_server.airflow
+    session = airflow.session(ADMIN)
+    run_id = "manual__evidence+link"
+    runs = f"{airflow.url}/api/v2/dags/backup_offsite/dagRuns"
+    session.post(
+        runs, json={"dag_run_id": run_id, "logical_date": None, "conf": {}}, timeout=120
+    ).raise_for_status()
+    got = session.get(f"{runs}/manual__evidence%2Blink/taskInstances/gate/links", timeout=120)
+    assert got.json()["extra_links"] == {"Evidence": run_path("backup_offsite", run_id)}
+    assert pages_server.get(ADMIN, path_of("backup_offsite", run_id)).status_code == 200
+    plugins = session.get(f"{airflow.url}/api/v2/plugins", timeout=120).json()["plugins"]
+    views = [view for plugin in plugins for view in plugin["external_views"]]
+    (view,) = [view for view in views if view["destination"] == "dag_run"]
+    assert (view["name"], view["href"]) == ("Evidence", "/compliance/runs/{DAG_ID}/{RUN_ID}")
