@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunResult:
-    """The result of a run. All attributes except ``cause`` are keys of the ``--json`` output.
+    """The result of a run. The attributes up to ``error`` are the keys of the ``--json`` output.
 
     Attributes:
         dag_id: DAG id of the workflow.
@@ -28,6 +28,8 @@ class RunResult:
             no valid bundle; None if there is neither.
         cause: error of a failed task that has no successful task instance, or of the task `seal`;
             None if the run has no such task.
+        could_not_run: whether the run did nothing, because it was refused, its inputs were wrong,
+            or the policy pack lacks the rules.
     """
 
     dag_id: str
@@ -39,10 +41,25 @@ class RunResult:
     findings: int
     error: str | None
     cause: ParcelSealError | None = None
+    could_not_run: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """Return the result as a JSON object. The keys are the names of the attributes."""
-        return {name: value for name, value in vars(self).items() if name != "cause"}
+        return {name: value for name, value in vars(self).items() if name not in _NOT_IN_JSON}
+
+    @property
+    def words(self) -> str:
+        """The outcome in the words of the glossary, such as "Needs attention"."""
+        from include.evidence.model import Outcome
+        from include.reports.i18n import Translator
+
+        if self.outcome is None:
+            return "no evidence"
+        outcome = Outcome(self.outcome)
+        return Translator("en").outcome(outcome, could_not_run=self.could_not_run)
+
+
+_NOT_IN_JSON = {"cause", "could_not_run"}
 
 
 def result_of(services: Services, dag_id: str, run_id: str, state: str, log: str) -> RunResult:
@@ -83,6 +100,7 @@ def result_of(services: Services, dag_id: str, run_id: str, state: str, log: str
         reports=[f"{base}/{name}" for name in sorted(sealed.digests) if name.startswith("report.")],
         findings=len(findings),
         error=_line(failing[0]) if failing else None,
+        could_not_run=sealed.result.could_not_run,
     )
 
 

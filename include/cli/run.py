@@ -226,9 +226,13 @@ def _result(services: Services, dag_id: str, finished: FinishedRun, log: Path) -
     return done
 
 
+def _outcome_text(done: RunResult) -> str:
+    return done.words.lower() if done.could_not_run else done.outcome or "no evidence"
+
+
 def show(done: RunResult) -> None:
     """Print the result of a run as lines of text."""
-    results.print(f"{done.dag_id}: {done.outcome or 'no evidence'} ({done.state})")
+    results.print(f"{done.dag_id}: {_outcome_text(done)} ({done.state})")
     if done.bundle:
         results.print(f"  bundle   {done.bundle}", soft_wrap=True)
     for report in done.reports:

@@ -141,7 +141,7 @@ def _run_one(
                 return RunResult(dag_id, run_id, "waiting", None, None, [], 0, None)
             time.sleep(0.5)
     done = result_of(services, dag_id, run_id, state, str(airflow.log))
-    tell(f"{dag_id}: {_outcome_text(done)}")
+    tell(f"{dag_id}: {done.words}")
     return done
 
 
@@ -168,7 +168,7 @@ def _show_runs(done: list[RunResult]) -> None:
     for name in ("workflow", "run", "outcome", "findings"):
         table.add_column(name)
     for run in done:
-        table.add_row(run.dag_id, run.state, _outcome_text(run), str(run.findings))
+        table.add_row(run.dag_id, run.state, run.words, str(run.findings))
     results.print(table)
     for run in done:
         for report in run.reports:
@@ -176,14 +176,6 @@ def _show_runs(done: list[RunResult]) -> None:
         if run.error:
             kind = "finding " if run.outcome else "error   "
             errors.print(f"{kind} {run.dag_id}: {run.error}", soft_wrap=True)
-
-
-def _outcome_text(run: RunResult) -> str:
-    """Return the outcome of a run in the words of the glossary."""
-    from include.evidence.model import Outcome
-    from include.reports.i18n import Translator
-
-    return Translator("en").outcome(Outcome(run.outcome)) if run.outcome else "no evidence"
 
 
 def _wait(airflow: Standalone) -> None:

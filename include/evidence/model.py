@@ -241,6 +241,8 @@ class StepRecord(BaseModel):
             no customer's data.
         coverage: subjects that the step examined completely; None if the step was interrupted,
             failed, waits for an answer, or compared only the records that changed.
+        could_not_run: whether the step refused the run before any work, because the inputs of the
+            run are wrong or the policy pack lacks the rules.
     """
 
     step: str
@@ -250,6 +252,7 @@ class StepRecord(BaseModel):
     metrics: list[Metric] = []
     data: dict[str, Any] = {}
     coverage: Coverage | None = None
+    could_not_run: bool = False
 
 
 class StepSummary(FrozenModel):
@@ -360,6 +363,8 @@ class Result(BaseModel):
         registers: figures of the registers of the state database; None if they were not read.
         is_complete: whether the run executed all of its steps to their end, on live data and for
             all databases. Only a complete run closes findings of earlier runs.
+        could_not_run: whether the run did nothing, because it was refused, its inputs were wrong,
+            or the policy pack lacks the rules. Such a run is not evidence for any control.
     """
 
     schema_version: str = SCHEMA_VERSION
@@ -374,6 +379,7 @@ class Result(BaseModel):
     not_made: dict[str, str] = {}
     registers: RegisterState | None = None
     is_complete: bool = False
+    could_not_run: bool = False
 
 
 CONTROLS_STEP = "controls"

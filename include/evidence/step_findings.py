@@ -71,6 +71,7 @@ class StepFindings:
             name.
         coverage: subjects that the step examines completely; see `examine_only` and
             `examine_changes`.
+        could_not_run: whether the step refused the run before any work.
     """
 
     step: str
@@ -110,6 +111,8 @@ class StepFindings:
     def examine_changes(self) -> None:
         """State that the step examines only changed records, so its result closes no finding."""
         self.coverage = None
+
+    could_not_run: bool = False
 
     def find(
         self,
@@ -208,6 +211,10 @@ class StepFindings:
             Metric(name=name, value=value, unit=unit, target=target, subject=self.part)
         )
 
+    def refuse_run(self) -> None:
+        """Record that the run did nothing, because its inputs are wrong."""
+        self.could_not_run = True
+
     @property
     def has_failed(self) -> bool:
         """Return whether any finding so far has severity ``fail``."""
@@ -233,6 +240,7 @@ class StepFindings:
             metrics=self.metrics,
             data=data,
             coverage=self.coverage,
+            could_not_run=self.could_not_run,
         )
 
 

@@ -169,6 +169,8 @@ def _enter(
     followed: FollowedLedger,
 ) -> None:
     """Enter the findings of a bundle, and close the findings that the bundle disproves."""
+    if result.could_not_run and entry_rules.closes_by_retest[row.dag_id]:
+        return  # such as wrong inputs, which the person has already corrected in another run
     entries = _open_entries(conn, row.dag_id)
     reported = dict(_causes(row.dag_id, result))
     for position, (cause, reported_finding) in enumerate(reported.items(), 1):

@@ -27,6 +27,7 @@ from include.messages import _
 from include.notify import outbox
 from include.notify.notification import Notification, to_role
 from include.notify.status import first_sent
+from include.services.errors import refusing_inputs
 from include.workflow.run_context import PartnerIncident, PartnerReaction
 
 
@@ -82,11 +83,12 @@ def open_incident(run: IncidentRun, findings: StepFindings) -> IncidentOpened:
     incident, and the team is not called.
 
     Raises:
-        UsageError: the form is invalid, so no incident was opened.
+        CouldNotRun: the form is invalid, so no incident was opened.
     """
     del findings
     triggered_at = run.task.triggered_at or run.clock.now()
-    form = read_trigger_form(run.parameters, run.rules, triggered_at, run.zone)
+    with refusing_inputs():
+        form = read_trigger_form(run.parameters, run.rules, triggered_at, run.zone)
     with run.state.begin() as conn:
         incident = register.open_incident(
             conn,

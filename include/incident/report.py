@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from include.approvals import registry
 from include.evidence.model import Metric, Outcome, StepRecord
@@ -307,7 +308,7 @@ def conclude_incident(run: IncidentRun, number: str, records: Sequence[StepRecor
         *report_findings.mistake_findings(record),
         *([report_findings.duplicate_finding(record)] if is_duplicate else []),
     ]
-    return _with_list_metrics(
+    conclusion = _with_list_metrics(
         [_downgrade_repaired(step, record, scope) for step in records]
     ).conclude(
         _TITLE if scenario_of(run) is None else _DRILL,
@@ -330,6 +331,8 @@ def conclude_incident(run: IncidentRun, number: str, records: Sequence[StepRecor
         files={TIMELINE_FILE: timeline_file(record)},
         lists_messages=False,
     )
+    # The run of the first incident does the work, so this run says nothing about a control.
+    return replace(conclusion, could_not_run=is_duplicate)
 
 
 def _with_list_metrics(records: Sequence[StepRecord]) -> RunRecords:

@@ -42,7 +42,7 @@ from include.incident.team import (
 from include.incident.time_limits.milestones import is_declined
 from include.incident.timeline import Entry
 from include.messages import Message, _
-from include.services.errors import UsageError
+from include.services.errors import UsageError, refusing_inputs
 
 _USER_ID = re.compile(r"[\w.@-]{1,100}")
 MAX_NAMES = 10
@@ -75,15 +75,20 @@ def enter_update(run: IncidentRun, findings: StepFindings) -> UpdateEntered:
     """Record on the timeline the update that a person entered in the trigger form.
 
     The author of the update is the person who triggered the run.
+
+    Raises:
+        CouldNotRun: a field is missing or wrong, or the person may not enter this update. Nothing
+            was recorded.
     """
     del findings
-    entry = record_update(
-        run,
-        incident_number(run),
-        _update(run.parameters),
-        by=run.triggered_by or "",
-        once=f"{run.run.dag_id}/{run.run.run_id}",
-    )
+    with refusing_inputs():
+        entry = record_update(
+            run,
+            incident_number(run),
+            _update(run.parameters),
+            by=run.triggered_by or "",
+            once=f"{run.run.dag_id}/{run.run.run_id}",
+        )
     action = run.parameters.get("action")
     return UpdateEntered(number=incident_number(run), entry=entry.place, action=action)
 

@@ -35,11 +35,12 @@ def report_sealed_run(live: Services, dag_id: str, run_id: str, sealed: Mapping[
             task without a traceback in its log.
     """
     outcome = Outcome(sealed["outcome"])
+    could_not_run = False
     address = _address(run_path(dag_id, run_id), str(sealed["bundle"]))
     try:
         run = _read(live, dag_id, run_id)
     except ControlFailed as error:
-        _log.error("%s", " ".join(str(error).split()))  # noqa: TRY400 - the text states the cause
+        _log.error("%s", " ".join(str(error).split()))
         outcome = Outcome.FAIL
     except Exception as error:  # noqa: BLE001 - the outcome is known, and the text may quote a value
         _log.warning("The findings cannot be read now: %s. The bundle has them.", reason_of(error))
@@ -47,11 +48,10 @@ def report_sealed_run(live: Services, dag_id: str, run_id: str, sealed: Mapping[
         if run is not None:
             _log_findings(run.result.findings)
             address = _address(bundle_path(run.row.seq), run.row.bundle)
-    if outcome is Outcome.FAIL:
-        _log.error("The control failed. Findings: %s", sealed["findings"])
-    else:
-        words = Translator("en").outcome(outcome)
-        _log.info("Outcome: %s. Findings: %s", words, sealed["findings"])
+            could_not_run = run.result.could_not_run
+    level = logging.ERROR if outcome is Outcome.FAIL else logging.INFO
+    words = Translator("en").outcome(outcome, could_not_run=could_not_run)
+    _log.log(level, "Outcome: %s. Findings: %s", words, sealed["findings"])
     _log.info("Evidence: %s", address)
     if outcome is Outcome.FAIL:
         raise TaskFailed

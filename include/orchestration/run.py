@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from airflow.sdk import Connection, get_current_context
-from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
+from airflow.sdk.exceptions import AirflowNotFoundException
 
 from include.approvals.required_action import InvalidAnswer
 from include.composition import services_from
@@ -33,12 +33,13 @@ from include.orchestration.run_bundle import forget_earlier_runs, seal_bundle
 from include.orchestration.run_lock import RunSealed, at_work, refuse_unrecorded, sealing, unsealed
 from include.orchestration.step_records import failed, interrupted, interrupted_run, unanswered
 from include.registry import WORKFLOWS, workflow
-from include.reports.conclusion import TASK_LOG, Conclusion
+from include.reports.conclusion import TASK_LOG, Conclusion, refused
 from include.service_container import Lookup, Services
 from include.services import stopping
 from include.services.connections import ConnectionSpec, with_short_timeouts
 from include.services.database import unreadable_text
 from include.services.errors import (
+    CouldNotRun,
     ParcelSealError,
     ServiceError,
     UsageError,
@@ -228,7 +229,8 @@ def execute_step(
             raise
         except ParcelSealError as error:
             reason, action = verbatim(error.message), verbatim(error.action)
-            keep_failed(failed(name, part, title, reason, clause, action))
+            is_refused = isinstance(error, CouldNotRun)
+            keep_failed(failed(name, part, title, reason, clause, action, could_not_run=is_refused))
             if is_permanent(error):
                 raise PermanentFailure(error) from None
             raise
@@ -339,7 +341,10 @@ def _seal_records(services: Services, conclude: Conclude) -> SealedRun:
         artifacts = artifacts_of(conn, dag_id, run_id)
     if not is_interrupted():
         records += _unrecorded_failures(records)
-    conclusion = conclude(services, records, artifacts)
+    if any(record.could_not_run for record in records) and not is_interrupted():
+        conclusion = refused(_title_of(dag_id), records)
+    else:
+        conclusion = conclude(services, records, artifacts)
     artifacts |= conclusion.files
     if is_interrupted():
         conclusion = replace(
@@ -357,7 +362,7 @@ def _seal_records(services: Services, conclude: Conclude) -> SealedRun:
         artifacts,
         records,
         pdf=pdf,
-        is_complete=_is_complete(services),
+        is_complete=not conclusion.could_not_run and _is_complete(services),
     )
 
 
@@ -387,6 +392,10 @@ def _is_complete(services: Services) -> bool:
         watches = {step.name for step in workflow(dag_id).steps if isinstance(step, Watch)}
     steps = {task: state for task, state in states.items() if task not in _LAST_TASKS | watches}
     return bool(steps) and set(steps.values()) <= _ENDED_WELL
+
+
+def _title_of(dag_id: str) -> Message:
+    return workflow(dag_id).title if dag_id in WORKFLOWS else verbatim(dag_id)
 
 
 def _lost_state() -> StepRecord:

@@ -54,9 +54,10 @@ def seal_bundle(
     from include.reports.render import render_all
 
     reader = services.registers()
-    controls = judge(
-        services.pack.controls_of(context.dag_id), conclusion.metrics, services.pack.roles
-    )
+    controls = []  # a run that could not run changes the outcome of no control
+    if not conclusion.could_not_run:
+        declared = services.pack.controls_of(context.dag_id)
+        controls = judge(declared, conclusion.metrics, services.pack.roles)
     registers, lost = reader.state_to_seal(services.clock)
     findings = [
         *conclusion.findings,
@@ -69,6 +70,7 @@ def seal_bundle(
         summary=conclusion.summary,
         run=context,
         outcome=outcome,
+        could_not_run=conclusion.could_not_run,
         finished_at=services.clock.now(),
         number=report_number(context),
         letterhead=letterhead_of(services.pack.company),
@@ -95,6 +97,7 @@ def seal_bundle(
         not_made=rendered.not_made,
         registers=registers,
         is_complete=is_complete,
+        could_not_run=conclusion.could_not_run,
     )
     store = services.store("evidence_store")
     with services.state.connect() as conn:

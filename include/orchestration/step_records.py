@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from include.evidence.model import Finding, Outcome, StepRecord, failure_finding
+from include.evidence.model import (
+    Finding,
+    Outcome,
+    StepRecord,
+    attention_finding,
+    failure_finding,
+)
 from include.messages import Message, _
 from include.reports.conclusion import ASK_ENGINEERS, TASK_LOG
 
@@ -15,6 +21,8 @@ def failed(
     clause: str,
     action: Message | None = None,
     for_engineers: Message = TASK_LOG,
+    *,
+    could_not_run: bool = False,
 ) -> StepRecord:
     """Return the record of a step that failed.
 
@@ -28,6 +36,7 @@ def failed(
         action: advice to the reader; None or an empty text for the advice to ask the data
             engineers.
         for_engineers: where data engineers find the cause.
+        could_not_run: whether the step refused the run before any work.
     """
     finding = failure_finding(
         code=f"{name}.failed",
@@ -40,7 +49,13 @@ def failed(
         step=name,
         part=part,
     )
-    return StepRecord(step=name, part=part, outcome=Outcome.FAIL, findings=[finding])
+    return StepRecord(
+        step=name,
+        part=part,
+        outcome=Outcome.FAIL,
+        findings=[finding],
+        could_not_run=could_not_run,
+    )
 
 
 def interrupted(name: str, part: str, title: Message, clause: str) -> StepRecord:
@@ -62,6 +77,29 @@ def interrupted_run() -> Finding:
             "The run was interrupted before its end: a person stopped it, or its process crashed."
         ),
         action=_("Run the workflow again. The later steps of this run have no result."),
+    )
+
+
+def no_rules(title: Message, clause: str, file: str) -> Finding:
+    """Return the finding that the policy pack has controls of a workflow, but not its rules.
+
+    Args:
+        title: title of the workflow.
+        clause: number of the policy clause.
+        file: name of the missing file of the policy pack.
+    """
+    return attention_finding(
+        code="run.no_rules",
+        subject="run",
+        subject_title=_("This run"),
+        message=_(
+            "The policy pack has controls that “{workflow}” measures, but no rules for it. "
+            "Nothing was checked, so the controls have no new evidence.",
+            workflow=title,
+        ),
+        action=_("Add the rules to the policy pack, or remove the controls from it."),
+        clause=clause,
+        for_engineers=_("The pack has no file `{file}`.", file=file),
     )
 
 

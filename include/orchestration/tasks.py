@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -45,6 +46,7 @@ from include.orchestration.run import (
 from include.orchestration.run_lock import at_work
 from include.orchestration.run_trigger import triggering_user
 from include.orchestration.run_watch import ENDED, other_task_states
+from include.orchestration.step_records import no_rules
 from include.orchestration.workflow import (
     DEFAULT_ARGS,
     SEAL_ARGS,
@@ -57,7 +59,7 @@ from include.orchestration.workflow import (
 from include.registry import workflows
 from include.reports.conclusion import Conclusion
 from include.service_container import Services
-from include.services.errors import ParcelSealError, ServiceError, UsageError
+from include.services.errors import CouldNotRun, ParcelSealError, ServiceError, UsageError
 from include.workflow.databases import databases_step
 from include.workflow.declaration import AnyWorkflow
 from include.workflow.run_context import (
@@ -576,7 +578,7 @@ def seal_workflow(workflow: AnyWorkflow) -> dict[str, Any]:
     ) -> Conclusion:
         run = _context(workflow, services)
         if run is None:
-            return workflow.conclude_without_rules(records)
+            return _without_rules(workflow, services, records)
         assert workflow.conclude is not None
         return workflow.conclude(run, RunRecords(records, artifacts))
 
@@ -587,6 +589,23 @@ def seal_workflow(workflow: AnyWorkflow) -> dict[str, Any]:
         raise_events(events, workflow, sealed, is_drill=make_services is not None)
 
     return seal_run(conclude, make_services, announce)
+
+
+def _without_rules(
+    workflow: AnyWorkflow, services: Services, records: Sequence[StepRecord]
+) -> Conclusion:
+    """Return the conclusion of a run for which the policy pack omits the workflow's section.
+
+    If the pack has controls of the workflow, a finding states that they have no new evidence.
+    """
+    conclusion = workflow.conclude_without_rules(records)
+    if services.pack.controls_of(workflow.id):
+        assert workflow.rules is not None
+        finding = no_rules(workflow.title, workflow.clauses[0], workflow.rules.file)
+        findings = [*conclusion.findings, finding]
+        outcome = Outcome.worst([conclusion.outcome, finding.severity])
+        conclusion = replace(conclusion, findings=findings, outcome=outcome)
+    return replace(conclusion, could_not_run=True)
 
 
 def _drill_services_factory(
@@ -615,10 +634,13 @@ def _no_result(
             mapped.
 
     Raises:
-        UsageError: the workflow needs its section of the policy pack.
+        CouldNotRun: the workflow needs its section of the policy pack, and the step is the first.
+        UsageError: the workflow needs the section, and earlier steps have worked with it.
     """
     if workflow.needs_rules and workflow.rules is not None:
-        raise workflow.rules.missing()
+        missing = workflow.rules.missing()
+        is_first_step = step is workflow.steps[0]
+        raise CouldNotRun(missing.message, missing.action) if is_first_step else missing
     return StepRecord(step=step.name, part=part, outcome=Outcome.PASS)
 
 

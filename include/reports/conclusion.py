@@ -29,6 +29,8 @@ class Conclusion:
         files: content of further files of the bundle, by file name.
         stored: hexadecimal SHA-256 digests of files that the run stored in the bundle before it was
             sealed, by file name.
+        could_not_run: whether the run did nothing, because it was refused, its inputs were wrong,
+            or the policy pack lacks the rules. Such a run is not evidence for any control.
     """
 
     title: Message
@@ -41,6 +43,27 @@ class Conclusion:
     approvals: list[Approval] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
     stored: dict[str, str] = field(default_factory=dict)
+    could_not_run: bool = False
+
+
+def refused(title: Message, records: Sequence[StepRecord]) -> Conclusion:
+    """Return the conclusion of a run that a step refused before any work.
+
+    Args:
+        title: title of the report.
+        records: step records of the run, whose findings state the reason.
+    """
+    return Conclusion(
+        title=title,
+        summary=_(
+            "The run could not start its work, so it says nothing about a control. The findings "
+            "state the reason."
+        ),
+        outcome=Outcome.FAIL,
+        findings=[finding for record in records for finding in record.findings],
+        metrics=[],
+        could_not_run=True,
+    )
 
 
 def metric_of(record: StepRecord | None, name: str) -> Metric | None:

@@ -135,7 +135,9 @@ def render_html(report: Report, locale: str) -> str:
             report=report,
             findings=findings,
             max_rows=MAX_ROWS,
-            verdict=headline(report.outcome, {control.state for control in report.controls}),
+            verdict=COULD_NOT_RUN_VERDICT
+            if report.could_not_run
+            else headline(report.outcome, {control.state for control in report.controls}),
             check_commands=CHECK_COMMANDS,
             language=language_tag(locale),
             **styles(style + page_margins(translator)),
@@ -144,6 +146,9 @@ def render_html(report: Report, locale: str) -> str:
             view=view,
         )
     )
+
+
+COULD_NOT_RUN_VERDICT = _("No control was checked, so the outcome of no control changes")
 
 
 def styles(sheet: str) -> dict[str, str]:

@@ -33,6 +33,7 @@ _OUTCOMES = {
     Outcome.ATTENTION: _("Needs attention"),
     Outcome.FAIL: _("Failed"),
 }
+COULD_NOT_RUN = _("Could not run")
 CONTROL_STATES = {
     ControlState.PASSED: _("passed"),
     ControlState.NO_EVIDENCE: _("no evidence"),
@@ -357,6 +358,12 @@ class Translator:
         key = timezone or self.zone.key
         return self.text(_ZONES[key]) if key in _ZONES else visible(key)
 
-    def outcome(self, outcome: Outcome) -> str:
-        """Return the translated name of an outcome."""
-        return self.text(_OUTCOMES[outcome])
+    def outcome(self, outcome: Outcome, *, could_not_run: bool = False) -> str:
+        """Return the translated name of an outcome.
+
+        Args:
+            outcome: the outcome.
+            could_not_run: whether the outcome is that of a run that could not run. The result then
+                states this instead of the outcome.
+        """
+        return self.text(COULD_NOT_RUN if could_not_run else _OUTCOMES[outcome])

@@ -296,6 +296,8 @@ class Report(StrictModel):
         clauses: number of a clause -> its number and title, for the clauses of the findings.
         not_made: files and parts of the report that could not be created: name -> reason in
             English.
+        could_not_run: whether the run did nothing, because it was refused, its inputs were wrong,
+            or the policy pack lacks the rules.
     """
 
     title: Message
@@ -311,3 +313,4 @@ class Report(StrictModel):
     findings: Sequence[Finding] = []
     clauses: Mapping[str, Message] = {}
     not_made: Mapping[str, str] = {}
+    could_not_run: bool = False

@@ -131,6 +131,7 @@ def find_workpapers(run: RunContext[None], findings: StepFindings) -> Workpapers
         open_workpapers = [issued for issued in issue.all_issued(conn) if _is_open(conn, issued)]
     waiting = [issued for issued in open_workpapers if requested in (None, "", issued.audit)]
     if requested and not waiting:
+        findings.refuse_run()
         findings.fail(
             "sampling.nothing_to_conclude",
             _(

@@ -27,7 +27,7 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 from include.policy.datamap import MappedDatabase
 from include.sampling.rules import Population
 from include.services.database import PRINTING, DatabaseAddress
-from include.services.errors import ControlFailed, ServiceError, UsageError
+from include.services.errors import ControlFailed, CouldNotRun, ServiceError, UsageError
 from include.services.programs import ClientProgram
 
 _ID = re.compile(r"(?P<year>20\d\d)Q(?P<number>[1-4])", re.ASCII)
@@ -79,7 +79,7 @@ def quarter_of(text: str | None, now: datetime, timezone: str) -> Quarter:
         timezone: IANA name of the policy pack's timezone.
 
     Raises:
-        UsageError: the text is not the id of a quarter; or the quarter has not ended, so its
+        CouldNotRun: the text is not the id of a quarter; or the quarter has not ended, so its
             populations may still grow.
     """
     zone = ZoneInfo(timezone)
@@ -89,10 +89,10 @@ def quarter_of(text: str | None, now: datetime, timezone: str) -> Quarter:
         return Quarter(before // 4, before % 4 + 1, zone)
     match = _ID.fullmatch(text)
     if not match:
-        raise UsageError(f"{text!r} is not a quarter.", "Write 2026Q3.")
+        raise CouldNotRun(f"{text!r} is not a quarter.", "Write 2026Q3.")
     quarter = Quarter(int(match["year"]), int(match["number"]), zone)
     if quarter.ends > now:
-        raise UsageError(
+        raise CouldNotRun(
             f"The quarter {text} has not ended: its populations still grow.",
             f"Audit it from {quarter.ends:%Y-%m-%d} on.",
         )

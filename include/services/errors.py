@@ -5,6 +5,9 @@ Each error has a one-line message, an exit code, and a flag that says whether a 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class ParcelSealError(Exception):
     """The base class of all errors whose message is written for users.
@@ -31,6 +34,13 @@ class UsageError(ParcelSealError):
     exit_code = 2
 
 
+class CouldNotRun(UsageError):
+    """A run was refused before it worked on anything: its inputs are wrong, or rules are missing.
+
+    Such a run says nothing about a control.
+    """
+
+
 class ControlFailed(ParcelSealError):
     """A control failed (exit code 1)."""
 
@@ -46,6 +56,15 @@ class ServiceError(ParcelSealError):
 
     exit_code = 3
     is_permanent = False
+
+
+@contextmanager
+def refusing_inputs() -> Iterator[None]:
+    """Convert a UsageError of the block to CouldNotRun, because the block reads a run's inputs."""
+    try:
+        yield
+    except UsageError as error:
+        raise CouldNotRun(error.message, error.action) from None
 
 
 PERMANENT_STATES = (

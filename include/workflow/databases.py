@@ -9,7 +9,7 @@ from include.evidence.model import Finding, attention_finding
 from include.evidence.step_findings import StepFindings, StepResult
 from include.messages import _
 from include.policy.datamap import MappedDatabase
-from include.services.errors import UsageError
+from include.services.errors import CouldNotRun
 from include.workflow.run_context import RunContext
 from include.workflow.step import Step
 
@@ -61,12 +61,12 @@ def name_databases(run: RunContext[Any], findings: StepFindings) -> RunDatabases
     If the parameters request no databases, return the names of all mapped databases.
 
     Raises:
-        UsageError: a requested database has no data map.
+        CouldNotRun: a requested database has no data map.
     """
     del findings
     mapped, requested = list(run.pack.databases), run.requested_databases
     if unknown := [name for name in requested if name not in mapped]:
-        raise UsageError(
+        raise CouldNotRun(
             f"Not in the data map: {', '.join(unknown)}.", f"It maps: {', '.join(mapped)}."
         )
     return RunDatabases(databases=list(dict.fromkeys(requested)))

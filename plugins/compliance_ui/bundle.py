@@ -21,7 +21,7 @@ from include.evidence.report_number import report_number
 from include.evidence.verify import link_before
 from include.messages import Message, _, verbatim
 from include.orchestration.access.permissions import Page
-from include.reports.html import headline
+from include.reports.html import COULD_NOT_RUN_VERDICT, headline
 from include.reports.i18n import CONTROL_STATES, LOCALES, language_tag
 from plugins.compliance_ui.files import Number, Reader, limited_turn, row_of
 from plugins.compliance_ui.language import locale_of
@@ -114,9 +114,8 @@ def show_bundle(request: Request, visitor: Reader, number: Number) -> Response:
         checked=checked,
         commands=_commands(row, services.bundle_reader.keys.fingerprints),
         result=result,
-        headline=headline(result.outcome, {control.state for control in result.controls})
-        if result
-        else None,
+        headline=_headline(result) if result else None,
+        could_not_run=result is not None and result.could_not_run,
         files=files,
         decisions=_DECISIONS,
         subject_of=_subject_of,
@@ -128,6 +127,12 @@ def show_bundle(request: Request, visitor: Reader, number: Number) -> Response:
         reports=sorted(reports, key=lambda report: report[0] != language_tag(locale_of(request))),
         added=sorted(sizes.keys() - {file.name for file in files}) if signed else [],
     )
+
+
+def _headline(result: Result) -> Message:
+    if result.could_not_run:
+        return COULD_NOT_RUN_VERDICT
+    return headline(result.outcome, {control.state for control in result.controls})
 
 
 _CONTENTS = (  # pattern of the file name -> content of the file

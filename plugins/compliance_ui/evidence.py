@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from typing import Annotated, Literal
@@ -13,12 +13,16 @@ from fastapi.responses import Response
 from sqlalchemy import Connection
 
 from include.evidence import index
+from include.evidence.check import EvidenceRefused
 from include.evidence.index import BundleFilter, Direction, Order
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import Outcome
 from include.messages import _
 from include.orchestration.access.permissions import Page
 from include.policy import PolicyPack
+from include.registry import WORKFLOWS
+from include.services.errors import ServiceError
+from include.services.objectstore.base import ObjectMissing
 from plugins.compliance_ui.access import Visitor, visitor_of
 from plugins.compliance_ui.page_services import PageServices, page_services
 from plugins.compliance_ui.rendering import render_navigation_page
@@ -96,6 +100,7 @@ def evidence(
         "evidence.html.j2",
         rows=[(row, services.bundle_reader.is_authentic(row)) for row in page.rows],
         rows_page=page,
+        could_not_run=_runs_that_could_not_run(services, page.rows, pruned),
         ledger=ledger,
         total=total,
         pruned=pruned,
@@ -180,6 +185,35 @@ def filter_of(
         _moment(days.since, zone),
         _moment(days.until + timedelta(days=1) if days.until else None, zone),
     )
+
+
+def _runs_that_could_not_run(
+    services: PageServices, rows: Iterable[LedgerRow], pruned: int
+) -> frozenset[int]:
+    """Return the sequence numbers of bundles whose run could not run.
+
+    The evidence ledger does not have this fact, so the function reads the result of each bundle
+    that is evidence for no control. Few bundles of workflows are. If a result cannot be read, the
+    page shows the outcome of the ledger.
+
+    Args:
+        services: services for the request.
+        rows: ledger rows of the bundles.
+        pruned: sequence number up to which the files of bundles were removed.
+    """
+    numbers = set()
+    for row in rows:
+        if row.controls or row.seq <= pruned or row.dag_id not in WORKFLOWS:
+            continue
+        try:
+            could_not_run = services.bundle_reader.result(row).could_not_run
+        except (EvidenceRefused, ObjectMissing):
+            continue
+        except ServiceError:  # the next read would wait just as long
+            break
+        if could_not_run:
+            numbers.add(row.seq)
+    return frozenset(numbers)
 
 
 def bundle_count(services: PageServices, conn: Connection, bundle_filter: BundleFilter) -> int:

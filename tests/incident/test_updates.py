@@ -6,13 +6,14 @@ from datetime import timedelta
 
 import pytest
 
+from include.evidence.step_findings import StepFindings
 from include.incident import timeline, updates
 from include.incident.form import Action
 from include.incident.incident_ids import UPDATES, Kind, State
 from include.incident.time_limits.time_limit import TimeLimitState, time_limits_of
 from include.incident.updates import Update
 from include.notify.outbox import Run
-from include.services.errors import UsageError
+from include.services.errors import CouldNotRun, UsageError
 from tests.incident.incident_fixtures import (
     BOSS,
     COMP,
@@ -47,6 +48,19 @@ def test_update_is_recorded_with_author_and_action(company: Company, action: Act
     assert "as … said" in english(entry.words)
     assert "13800138000" not in english(entry.words)
     assert timeline.verify_timeline(case.number, case.record.entries) is None
+
+
+def test_update_run_with_wrong_inputs_raises_could_not_run_and_records_nothing(
+    company: Company,
+) -> None:
+    case = company.open(1)
+    count = len(case.entries())
+    run = company.context(
+        Run(UPDATES, "manual__1"), incident=case.number, action="note", words="..."
+    )
+    with pytest.raises(CouldNotRun, match="contains no words"):
+        updates.enter_update(run, StepFindings("enter", "6.3"))
+    assert len(case.entries()) == count
 
 
 @pytest.mark.parametrize("action", Action)

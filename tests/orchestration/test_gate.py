@@ -40,7 +40,7 @@ def test_gate_logs_each_finding_in_one_line_with_its_action_and_then_the_page_of
     assert lines(caplog) == [
         "Failed: x: It failed. Action: Look. [check.failed]",
         "Needs attention: x: It failed. Action: Look. [second.failed]",
-        "The control failed. Findings: 2",
+        "Outcome: Failed. Findings: 2",
         "Evidence: https://airflow.example/compliance/evidence/1",
     ]
 

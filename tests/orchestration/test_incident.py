@@ -15,7 +15,8 @@ from include.composition import build_services
 from include.documents.model import Document
 from include.drill_sandbox.schema import sandboxes
 from include.evidence import ledger
-from include.incident import timeline
+from include.evidence.model import Outcome
+from include.incident import report, timeline
 from include.incident.communication.authority_report import sealed_document
 from include.incident.evidence import evidence_check
 from include.incident.incident_ids import Kind
@@ -24,6 +25,7 @@ from include.incident.workflow import OPEN, RESPOND_TO_INCIDENT
 from include.messages import verbatim
 from include.policy import SHIPPED
 from include.services.errors import ControlFailed, ServiceError
+from include.workflow.run_records import RunRecords
 from tests.drill_sandbox.test_sandboxed_services import NIGHT, RUN, Play
 from tests.support.contexts import step_record
 from tests.support.state_snapshot import differences, snapshot
@@ -118,7 +120,7 @@ def test_invalid_incident_form_opens_no_incident_and_evidence_bundle_has_outcome
     params = replace_context(play, monkeypatch, **VALID, **form)
     refused(params, r"began_at is not a valid time .*; aware_at is in the future")
     bundle = sealed(play)
-    assert bundle["outcome"] == "fail"
+    assert (bundle["outcome"], bundle["could_not_run"]) == ("fail", True)
     assert [finding["code"] for finding in bundle["findings"]] == ["open_incident.failed"]
     assert differences(before, snapshot(play.state)) == {"public.evidence_ledger": 1}
     assert sandboxes(play.live.state) == []
@@ -136,6 +138,21 @@ def test_tabletop_drill_whose_scenario_was_removed_opens_no_incident(
     assert differences(before, snapshot(play.state)) == {"public.evidence_ledger": 1}
 
 
+def test_second_submission_of_the_same_form_is_evidence_for_no_control(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run of the first incident does the work and measures the controls."""
+    replace_context(play, monkeypatch, **VALID)
+    first = opened(play)
+    from include.orchestration import run
+
+    run.get_current_context()["dag_run"].run_id = "manual__2"
+    record = step_record(OPEN, context(play))
+    assert record.data["duplicate_of"] == first
+    conclusion = report.conclude(context(play), RunRecords([record]))
+    assert (conclusion.could_not_run, conclusion.outcome) == (True, Outcome.ATTENTION)
+
+
 def test_no_incident_is_opened_if_policy_pack_has_no_incident_yaml(
     play: Play, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -145,7 +162,7 @@ def test_no_incident_is_opened_if_policy_pack_has_no_incident_yaml(
     play.live = build_services(tmp_path / "other", pack, play.live.lookup, play.clock)
     refused(replace_context(play, monkeypatch, **VALID), "no incident.yaml")
     bundle = sealed(play)
-    assert bundle["outcome"] == "fail"
+    assert (bundle["outcome"], bundle["could_not_run"]) == ("fail", True)
     assert "no incident.yaml" in json.dumps(bundle["findings"])
 
 

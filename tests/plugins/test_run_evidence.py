@@ -7,11 +7,32 @@ from typing import Any
 
 import pytest
 
+from include.evidence.bundle import seal
+from include.evidence.model import Outcome, Result, RunContext
 from include.orchestration.addresses import PAGES, run_path
+from include.services.clock import FixedClock
+from tests.plugins.company import NOW
 from tests.plugins.pages_server import PagesServer
 from tests.support.fab import ADMIN
 
 pytestmark = pytest.mark.airflow
+
+
+@pytest.fixture(scope="module")
+def refused(pages_server: PagesServer) -> int:
+    """The number of the bundle of a run whose inputs were wrong."""
+    company = pages_server.company
+    run = RunContext(
+        dag_id="remind_training", run_id="manual__refused", started_at=NOW, code_version="1",
+        policy_hash="0" * 64, policy_name="test", clock_source="test",
+    )  # fmt: skip
+    result = Result(
+        run=run, controls=[], outcome=Outcome.FAIL, finished_at=NOW, metrics=[], findings=[],
+        could_not_run=True,
+    )  # fmt: skip
+    with company.state.connect() as conn:
+        seal(company.evidence, conn, company.signer, result=result, clock=FixedClock(NOW), files={})
+    return company.newest("remind_training").seq
 
 
 def path_of(dag_id: str, run_id: str) -> str:
@@ -47,6 +68,15 @@ def test_page_of_an_unsealed_run_lists_its_interim_bundles(
 def test_page_of_a_run_returns_404_for_a_dag_that_is_no_workflow(pages_server: PagesServer) -> None:
     row = pages_server.company.newest("a_workflow_of_yesterday")
     assert pages_server.get(ADMIN, path_of(row.dag_id, row.run_id)).status_code == 404
+
+
+@pytest.mark.parametrize(("language", "words"), [("en", "Could not run"), ("zh", "未能运行")])
+def test_pages_state_that_a_run_could_not_run_instead_of_its_outcome(
+    pages_server: PagesServer, refused: int, language: str, words: str
+) -> None:
+    for path in (f"/evidence/{refused}", "/evidence?workflow=remind_training"):
+        got = pages_server.get(ADMIN, path, language)
+        assert f"</svg> {words}</span>" in got.text, path
 
 
 def test_evidence_link_of_a_task_leads_to_its_run_and_other_dags_have_none() -> None:

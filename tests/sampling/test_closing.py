@@ -61,11 +61,12 @@ def test_conclusion_of_quarter_fails_if_workpapers_are_not_returned_or_quarter_i
     assert codes(audit.find_workpapers(quarter="2026Q3")) == [
         ("sampling.workpapers_out", Outcome.FAIL, part_of(audit))
     ]
-    assert codes(audit.find_workpapers(quarter="2026Q2")) == [
-        ("sampling.nothing_to_conclude", Outcome.FAIL, "2026Q2")
-    ]
+    refused = audit.find_workpapers(quarter="2026Q2")
+    assert codes(refused) == [("sampling.nothing_to_conclude", Outcome.FAIL, "2026Q2")]
+    assert refused.could_not_run
     part = audit.return_first_stage()
-    assert audit.find_workpapers(quarter="2026Q3").outcome is Outcome.PASS
+    returned = audit.find_workpapers(quarter="2026Q3")
+    assert (returned.outcome, returned.could_not_run) == (Outcome.PASS, False)
     audit.evaluate(part)
     assert codes(audit.find_workpapers(quarter="2026Q3"))[0][0] == "sampling.nothing_to_conclude"
 

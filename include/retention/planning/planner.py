@@ -52,7 +52,7 @@ from include.retention.postgres.session import (
 )
 from include.retention.postgres.transaction_counters import require_counting
 from include.services.database import scalar
-from include.services.errors import UsageError
+from include.services.errors import CouldNotRun
 
 YEARS = range(1900, 9000)  # so that adding a period does not overflow Python's datetime
 
@@ -67,7 +67,7 @@ def parse_as_of(as_of: str | None, now: datetime, timezone: str) -> datetime:
         timezone: timezone of the policy pack.
 
     Raises:
-        UsageError: the text has another format, or the year is outside of 1900 to 8999.
+        CouldNotRun: the text has another format, or the year is outside of 1900 to 8999.
     """
     zone = ZoneInfo(timezone)
     if not as_of:
@@ -82,14 +82,14 @@ def parse_as_of(as_of: str | None, now: datetime, timezone: str) -> datetime:
     if moment.tzinfo is None:
         raise _unreadable_moment(as_of)
     if moment.year not in YEARS:
-        raise UsageError(
+        raise CouldNotRun(
             f"The year of {as_of!r} is not supported.", "Write a year from 1900 to 8999."
         )
     return moment
 
 
-def _unreadable_moment(as_of: str) -> UsageError:
-    return UsageError(
+def _unreadable_moment(as_of: str) -> CouldNotRun:
+    return CouldNotRun(
         f"{as_of!r} is neither a date nor a date and time.",
         "Write 2026-11-25, or 2026-11-25T03:30:00+08:00 with the offset from UTC.",
     )
@@ -126,8 +126,8 @@ def plan_database(
 
     Raises:
         ControlFailed: system clocks differ.
-        UsageError: the time is in the future and the plan is not a preview, or the retention
-            schedule does not fit the database.
+        CouldNotRun: the time is not valid, or it is in the future and the plan is not a preview.
+        UsageError: the retention schedule does not fit the database.
         ServiceError: another session held a lock, or a statement took too long.
     """
     state, clock = database.run.state, database.run.clock
@@ -136,7 +136,7 @@ def plan_database(
         now = require_clocks_agree(connection, state, clock)
         moment = parse_as_of(as_of, now, database.run.pack.calendar.timezone)
         if moment > now and not is_preview:
-            raise UsageError(
+            raise CouldNotRun(
                 f"{moment:%Y-%m-%d %H:%M %z} is in the future, and records are not deleted early.",
                 "`./parcelseal retention plan --as-of` shows the records that will expire by then.",
             )

@@ -73,6 +73,7 @@ def test_incident_triggered_twice_is_registered_as_duplicate(
         if not finding["code"].startswith("notices.")
     }
     assert (codes, again["outcome"]) == ({"incident.duplicate"}, "attention")
+    assert (again["controls"], again["could_not_run"]) == ([], True)
     number = again["steps"][0]["data"]["number"]
     assert again["steps"][0]["data"]["duplicate_of"] == played.number
     assert checks.entry(played, "pressed_again")["data"]["number"] == number
