@@ -26,8 +26,9 @@ start a new run; tasks of a sealed run cannot be cleared. More: docs/how-to/conc
 
 from __future__ import annotations
 
-from airflow.sdk import Param, dag
+from airflow.sdk import dag
 
+from include.orchestration.param_formats import past_quarter_param
 from include.orchestration.tasks import dag_settings, tasks_of
 from include.sampling.workflow import CONCLUDE_AUDIT
 
@@ -38,13 +39,10 @@ from include.sampling.workflow import CONCLUDE_AUDIT
         schedule="30 9 * * 1-5",
         page=__doc__,
         params={
-            "quarter": Param(
-                None,
-                type=["null", "string"],
-                pattern=r"^20[0-9]{2}Q[1-4]$(?!\n)",
-                title="Quarter",
-                description="Quarter to conclude now, such as 2026Q3; the report lists workpapers that were not "
-                "returned. Empty means every quarter whose workpapers were returned.",
+            "quarter": past_quarter_param(
+                "Quarter",
+                "Quarter to conclude now, such as 2026Q3; the report lists workpapers that were not returned. "
+                "Empty means every quarter whose workpapers were returned.",
             ),
         },
     )

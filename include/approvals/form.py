@@ -20,6 +20,17 @@ Kind = Literal["text", "long_text", "choice", "yes_no", "moment", "number", "lis
 Entry = str | bool | int | datetime | tuple[str, ...]
 _FORBIDDEN_CATEGORIES = {"Cc", "Cs"}  # controls and lone surrogates, refused by databases
 MAX_LIST_LINES = 200  # maximum lines of a list without options
+PAST = "parcelseal-day-or-moment-that-has-begun"
+OVER = "parcelseal-quarter-that-is-over"
+"""JSON schema formats of run parameters; see `include.orchestration.param_formats`."""
+
+IN_THE_PAST: Mapping[str, Any] = {"allOf": [{"format": PAST}]}
+"""Schema of a moment in the past. Airflow's page chooses the widget by the field's own format."""
+
+HAS_WORDS: Mapping[str, Any] = {"pattern": r"\S"}
+"""Schema of a text that is not blank."""
+
+LARGEST_NUMBER = 2**53 - 1  # browsers cannot represent larger whole numbers exactly
 _YES, _NO = ("true", "yes", "1", "是"), ("false", "no", "0", "否", "")
 
 
@@ -38,6 +49,8 @@ class Field:
         value: initial value.
         required: whether the field must have a value. Airflow's page accepts no answer while the
             field is empty.
+        replaceable: whether a run may omit the value of a required field of a trigger form, because
+            another field replaces it. Airflow's page still requires the field.
         max_length: maximum length of a text, or of each line of a list, in characters.
         stored_as_typed: whether a text is stored as typed. Otherwise possible customer data in the
             text is redacted, see `include.approvals.reasons.redact_reason`.
@@ -51,6 +64,7 @@ class Field:
     options: Mapping[str, Message] = field(default_factory=dict)
     value: Entry | None = None
     required: bool = False
+    replaceable: bool = False
     max_length: int = MAX_REASON_LENGTH
     stored_as_typed: bool = False
     schema: Mapping[str, Any] = field(default_factory=dict)

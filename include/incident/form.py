@@ -12,18 +12,19 @@ from zoneinfo import ZoneInfo
 
 from pydantic import ValidationError
 
-from include.approvals.form import Field, FormSections, Kind
+from include.approvals.form import HAS_WORDS, IN_THE_PAST, Field, FormSections, Kind
 from include.approvals.reasons import has_words, redact_reason
 from include.holds.keys import refuse_personal_key
 from include.incident.rules import IncidentRules, Titled
-from include.incident.selection import MAX_KEYS, Selection, check_selection, parse_moment
+from include.incident.selection import MAX_KEYS, MAX_NAMES, Selection, check_selection, parse_moment
 from include.incident.timeline import canonical
 from include.messages import Message, verbatim
 from include.policy.period import subtract_period
 from include.services.errors import UsageError
 
 MAX_TEXT = 2_000  # characters of an entered text
-_NUMBER = "^[A-Z]{2,8}-[0-9]{4}-[0-9]{4,}$"
+_NUMBER = r"^[A-Z]{2,8}-[0-9]{4}-[0-9]{4,}$(?!\n)"
+_ACCOUNT = r"^\s*[\w.@-]{0,100}\s*$"  # an empty line is ignored
 
 
 class Action(StrEnum):
@@ -68,11 +69,12 @@ def trigger_form(rules: IncidentRules | None) -> FormSections:
         _field(
             "type",
             "Type / 类型",
-            f"The checklist of containment depends on the type. 处置清单因类型而异。 {helps}",
+            "The checklist of containment depends on the type. A drill uses the type of its "
+            f"scenario. 处置清单因类型而异；演练使用其场景的类型。 {helps}",
             "choice",
             options=choices,
-            value=next(iter(choices)),
             required=True,
+            replaceable=True,
         ),
         _field(
             "what",
@@ -80,9 +82,10 @@ def trigger_form(rules: IncidentRules | None) -> FormSections:
             "One or two sentences; authorities read this text as written. Do not enter customer "
             "data. 一两句话，监管部门将看到原文；不得填写客户信息。",
             "long_text",
-            value="",
             required=True,
+            replaceable=True,
             max_length=MAX_TEXT,
+            schema=HAS_WORDS,
         ),
         _field(
             "noticed_by",
@@ -95,12 +98,14 @@ def trigger_form(rules: IncidentRules | None) -> FormSections:
             "Time at which the company became aware; time limits count from it. Empty: now. "
             "公司知悉的时间，各项时限由此起算；留空为现在。",
             "moment",
+            schema=IN_THE_PAST,
         ),
         _field(
             "began_at",
             "Began / 开始时间",
             "Start of the leak, if known. 泄露开始的时间（如已知）。",
             "moment",
+            schema=IN_THE_PAST,
         ),
         _field(
             "another",
@@ -132,7 +137,13 @@ def update_form(rules: IncidentRules | None) -> FormSections:
         rules: content of incident.yaml; None if the policy pack has no such file.
     """
     update = [
-        _field("incident", "Incident / 事件编号", "INC-2026-0001", schema={"pattern": _NUMBER}),
+        _field(
+            "incident",
+            "Incident / 事件编号",
+            "INC-2026-0001",
+            required=True,
+            schema={"pattern": _NUMBER},
+        ),
         _field(
             "action",
             "Action / 操作",
@@ -148,9 +159,9 @@ def update_form(rules: IncidentRules | None) -> FormSections:
             "Description or reason / 说明",
             "Do not enter customer data. 不得填写客户信息。",
             "long_text",
-            value="",
             required=True,
             max_length=MAX_TEXT,
+            schema=HAS_WORDS,
         ),
         _field(
             "at",
@@ -160,11 +171,13 @@ def update_form(rules: IncidentRules | None) -> FormSections:
             "correction or a cancellation. "
             "事件发生时间，留空为现在；调整级别、更正或撤销时须留空。",
             "moment",
+            schema=IN_THE_PAST,
         ),
         _field(
             "account",
             "Account / 账号",
             "Person who is removed, is assigned, or takes over. 被移出、被指派或接班的人员。",
+            schema={"pattern": _ACCOUNT},
         ),
         _field(
             "duty",
@@ -200,6 +213,12 @@ def _affected_fields(rules: IncidentRules | None) -> list[Field]:
     collections = [
         f"{scope.database}.{records.collection}" for scope in scopes for records in scope.records
     ]
+    named = [
+        f"{scope.database}.{records.collection}"
+        for scope in scopes
+        for records in scope.records
+        if records.named
+    ]
     return [
         _list_field(
             "databases",
@@ -219,6 +238,7 @@ def _affected_fields(rules: IncidentRules | None) -> list[Field]:
             "Records created, or opened by the accounts, from this time on. "
             "自此时起产生的记录，或此后被下述账号查阅的记录。",
             "moment",
+            schema=IN_THE_PAST,
         ),
         _field("until", "Until / 止", "Records before this time. 此时之前。", "moment"),
         _list_field(
@@ -230,6 +250,7 @@ def _affected_fields(rules: IncidentRules | None) -> list[Field]:
             "Accounts of suspects, or with leaked passwords: the records that they opened are "
             "affected. These people may not answer any step. "
             "当事人或口令泄露的账号：其查阅过的记录视为受影响；这些人不参与任何步骤。",
+            pattern=_ACCOUNT,
         ),
         _field(
             "partner",
@@ -241,6 +262,8 @@ def _affected_fields(rules: IncidentRules | None) -> list[Field]:
             "Keys of / 编号所属数据表",
             "Table of the keys below; empty: the table of people. "
             "下列编号所属的数据表；留空为个人。",
+            "choice",
+            options={name: verbatim(name) for name in named},
         ),
         _field(
             "keys",
@@ -258,9 +281,16 @@ def _field(name: str, title: str, help_text: str, kind: Kind = "text", **more: A
     return Field(name, verbatim(title), kind, verbatim(help_text), **more)
 
 
-def _list_field(name: str, title: str, help_text: str, choices: Iterable[str] = ()) -> Field:
+def _list_field(
+    name: str, title: str, help_text: str, choices: Iterable[str] = (), pattern: str = ""
+) -> Field:
     options = {value: verbatim(value) for value in choices}
-    return _field(name, title, help_text, "list", options=options, value=())
+    schema: dict[str, Any] = {}
+    if not options:  # otherwise, the options are the only valid items
+        item = {"type": "string", "maxLength": MAX_TEXT}
+        item |= {"pattern": pattern} if pattern else {}
+        schema = {"items": item, "maxItems": MAX_NAMES}
+    return _field(name, title, help_text, "list", options=options, value=(), schema=schema)
 
 
 def _titles(items: Iterable[Titled]) -> dict[str, Message]:

@@ -13,8 +13,9 @@ from typing import Any
 
 from airflow.sdk import Param
 
-from include.approvals.form import Field, FormSections
+from include.approvals.form import LARGEST_NUMBER, Field, FormSections
 from include.approvals.required_action import in_both_languages
+from include.orchestration import param_formats
 
 
 def params_of(form: Iterable[Field]) -> dict[str, Param]:
@@ -27,6 +28,7 @@ def trigger_params(form: FormSections) -> dict[str, Param]:
 
     Airflow validates the parameters before it creates a run.
     """
+    param_formats.install()
     params: dict[str, Param] = {}
     for section, fields in form.items():
         params |= params_of(fields)
@@ -38,7 +40,30 @@ def trigger_params(form: FormSections) -> dict[str, Param]:
             if field.kind == "list" and field.options:
                 schema["items"] = {"type": "string", "enum": list(field.options)}
             schema.update(field.schema)
+            if field.replaceable:
+                _require_only_on_the_page(schema)
     return params
+
+
+def _require_only_on_the_page(schema: dict[str, Any]) -> None:
+    """Change the schema of a parameter so that a run may omit it, but Airflow's page requires it.
+
+    The page (3.3) requires a value if the type of the schema does not include null. A validator of
+    JSON schema draft 7 ignores all keywords beside ``$ref``, so it accepts null.
+
+    Args:
+        schema: schema of the parameter.
+    """
+    value = {key: schema[key] for key in _VALIDATING & schema.keys()}
+    value["type"] = ["null", schema["type"]]
+    if "enum" in value:
+        value["enum"] = [None, *value["enum"]]
+    schema["$schema"] = "http://json-schema.org/draft-07/schema#"
+    schema["definitions"] = {"value": value}
+    schema["$ref"] = "#/definitions/value"
+
+
+_VALIDATING = {"enum", "pattern", "format", "minLength", "maxLength", "allOf"}
 
 
 def _param(field: Field) -> Param:
@@ -91,6 +116,6 @@ _TYPES = {
     "choice": _choice,
     "yes_no": lambda _one: ("boolean", {}),
     "moment": lambda _one: ("string", {"format": "date-time"}),
-    "number": lambda _one: ("integer", {"minimum": 0}),
+    "number": lambda _one: ("integer", {"minimum": 0, "maximum": LARGEST_NUMBER}),
     "list": _list,
 }

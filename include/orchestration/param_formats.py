@@ -15,11 +15,10 @@ from datetime import datetime
 from airflow.sdk import Param
 from jsonschema import FormatChecker  # type: ignore[import-untyped]  # it has no stubs
 
+from include.approvals.form import OVER, PAST
 from include.composition import services_from
 from include.services.errors import UsageError
 
-PAST = "parcelseal-day-or-moment-that-has-begun"
-OVER = "parcelseal-quarter-that-is-over"
 # Browsers, and processes without our formats, check only these patterns. In Python, `$` alone would
 # accept a line feed at the end.
 _DAY = "[0-9]{4}-[0-9]{2}-[0-9]{2}"

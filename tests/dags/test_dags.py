@@ -129,6 +129,9 @@ def test_dag_schedule_has_timezone_of_policy_pack_and_catchup_is_disabled(
         assert str(dag.timetable.timezone) == zone
 
 
+REQUIRED = {("update_incident", "incident"), ("update_incident", "words")}  # without a default
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_dag_params_have_title_description_and_type(dags: dict[str, Any], name: str):
     params = dags[name].params
@@ -137,7 +140,8 @@ def test_dag_params_have_title_description_and_type(dags: dict[str, Any], name: 
         assert schema.get("title"), key
         assert params.get_param(key).description, key
         assert "type" in schema or "enum" in schema, key
-        params.get_param(key).resolve()  # fails if the default is invalid
+        if (name, key) not in REQUIRED:
+            params.get_param(key).resolve()  # fails if the default is invalid
 
 
 @pytest.mark.parametrize("name", NAMES)
