@@ -23,6 +23,7 @@ from include.incident.incident_run import (
     scenario_of,
 )
 from include.incident.register import Incident
+from include.incident.time_limits.escalation import with_link
 from include.messages import _
 from include.notify import outbox
 from include.notify.notification import Notification, to_role
@@ -162,13 +163,16 @@ def _team_calls(run: IncidentRun, incident: Incident) -> Iterator[Notification]:
             kind=ALERT,
             key=f"{_call_prefix(incident.number, duty.id)}call",
             heading=_("Incident {number}: {type}", number=incident.number, type=type_title),
-            line=_(
-                "You are called to the incident team. Your duty: {duty}. Open Required Actions "
-                "in Airflow. The form of incident {number} shows the steps and their "
-                "deadlines. The company became aware of the incident at {aware}.",
-                duty=duty.message,
-                number=incident.number,
-                aware=incident.aware_at,
+            line=with_link(
+                _(
+                    "You are called to the incident team. Your duty: {duty}. Open Required Actions "
+                    "in Airflow. The form of incident {number} shows the steps and their "
+                    "deadlines. The company became aware of the incident at {aware}.",
+                    duty=duty.message,
+                    number=incident.number,
+                    aware=incident.aware_at,
+                ),
+                run.task.run_address,
             ),
             urgent=True,
         )

@@ -52,7 +52,9 @@ def watch_once(run: IncidentRun) -> WatchResult:
                 number, time_limits, rules.wake, now, run.zone, sent_keys
             )
             rows = [
-                *escalation.escalation_notifications(escalations, rules, run.roles, run.zone),
+                *escalation.escalation_notifications(
+                    escalations, rules, run.roles, run.zone, run.task.run_address
+                ),
                 *_role_notifications(
                     run, [*_unanswered_steps(run, record), *_corrections(run, record)]
                 ),
@@ -76,7 +78,7 @@ def _role_notifications(
     run: IncidentRun, urgent: Iterable[UrgentNotification]
 ) -> Iterator[Notification]:
     for notice in urgent:
-        yield from notice.for_roles(run.roles, run.now.date())
+        yield from notice.for_roles(run.roles, run.now.date(), run.task.run_address)
 
 
 def _unanswered_steps(run: IncidentRun, record: IncidentRecord) -> Iterator[UrgentNotification]:

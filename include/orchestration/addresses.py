@@ -23,6 +23,16 @@ def absolute(path: str) -> str:
     return base_url.rstrip("/") + path
 
 
+def has_address() -> bool:
+    """Return whether Airflow knows the address of its API server."""
+    return bool(conf.get("api", "base_url", fallback=""))
+
+
+def airflow_run_path(dag_id: str, run_id: str) -> str:
+    """Return the path of Airflow's page of a run."""
+    return f"/dags/{quote(dag_id, safe='')}/runs/{quote(run_id, safe='')}"
+
+
 def bundle_path(number: int) -> str:
     """Return the path of the page of an evidence bundle.
 

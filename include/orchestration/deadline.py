@@ -12,11 +12,12 @@ from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 from airflow.sdk.exceptions import AirflowSecretsBackendAccessDenied
 
 from include.composition import services_from
-from include.messages import _
+from include.messages import Message, _
 from include.notify import outbox
 from include.notify.delivery import deliver
 from include.notify.notification import to_role
 from include.notify.outbox import Run
+from include.orchestration.addresses import absolute, airflow_run_path, has_address
 from include.orchestration.notifications import delivery_config
 from include.orchestration.run import airflow_connections
 from include.registry import workflow
@@ -104,12 +105,15 @@ def report_late(context: dict[str, Any]) -> None:
         kind=LATE,
         key=f"{run.dag_id}/{run.run_id}",
         heading=_("Runs that did not end by their deadline"),
-        line=_(
-            "{workflow}: the run {run} did not end by its deadline, {moment}. Find the "
-            "unfinished task of the run in Airflow.",
-            workflow=declared.title,
-            run=run.run_id,
-            moment=datetime.fromisoformat(str(context["deadline"]["deadline_time"])),
+        line=_with_address(
+            run,
+            _(
+                "{workflow}: the run {run} did not end by its deadline, {moment}. Find the "
+                "unfinished task of the run in Airflow.",
+                workflow=declared.title,
+                run=run.run_id,
+                moment=datetime.fromisoformat(str(context["deadline"]["deadline_time"])),
+            ),
         ),
         urgent=True,
     )
@@ -119,3 +123,10 @@ def report_late(context: dict[str, Any]) -> None:
         )
     with suppress(ServiceError, UsageError):
         deliver(delivery_config(services))
+
+
+def _with_address(run: Run, line: Message) -> Message:
+    if not has_address():
+        return line
+    address = absolute(airflow_run_path(run.dag_id, run.run_id))
+    return _("{message} Open: {address}", message=line, address=address)

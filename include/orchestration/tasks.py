@@ -25,12 +25,14 @@ from include.messages import verbatim
 from include.notify.delivery import deliver
 from include.notify.outbox import Run
 from include.orchestration import notifications, run_watch
+from include.orchestration.addresses import PAGES, absolute, airflow_run_path, has_address
 from include.orchestration.assets import outlets_of, raise_events
 from include.orchestration.deadline import deadline_alert, ignore_deadline_in_dag_test
 from include.orchestration.forms import params_of, trigger_params
 from include.orchestration.gate import report_sealed_run
 from include.orchestration.human_step import HumanStep
 from include.orchestration.redacted_errors import redact_traceback
+from include.orchestration.retry_policy import is_in_process
 from include.orchestration.run import (
     confirm_open,
     drill_services,
@@ -674,6 +676,9 @@ def _context(workflow: AnyWorkflow, services: Services) -> RunContext[Any] | Non
         find_interim=partial(_interim_bundle, services),
         on_partner_incident=partial(_on_partner_incident, services),
     )
+    if has_address() and not is_in_process():  # else no page shows the run
+        run_address = absolute(airflow_run_path(*run_key()))
+        state = replace(state, run_address=run_address, pages_address=absolute(PAGES))
     return workflow.context(
         services,
         Run(*run_key()),

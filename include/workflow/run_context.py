@@ -130,6 +130,9 @@ class TaskState:
             interrupted, it is completed first.
         on_partner_incident: calls the workflow that declares `Workflow.on_partner_incident`, in a
             transaction of the state database; returns None if no workflow declares it.
+        run_address: address of the run on Airflow's API server; empty outside of a run, and if
+            Airflow does not know its own address.
+        pages_address: address of the compliance pages; empty in the same cases.
     """
 
     is_repeated: bool = False
@@ -142,6 +145,12 @@ class TaskState:
     on_partner_incident: Callable[[Connection, PartnerIncident], PartnerReaction | None] = (
         lambda _conn, _incident: None
     )
+    run_address: str = ""
+    pages_address: str = ""
+
+    def bundle_address(self, row: LedgerRow) -> str:
+        """Return the address of a bundle's compliance page; empty if it is not known."""
+        return f"{self.pages_address}/evidence/{row.seq}" if self.pages_address else ""
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
+from include.evidence import ledger
+from include.evidence.check import EvidenceRefused
+from include.evidence.ledger import LedgerRow
 from include.evidence.model import Outcome
 from include.incident import register
 from include.incident.incident_ids import WORKFLOW, State
@@ -25,10 +29,12 @@ from include.incident.time_limits.time_limit import (
 from include.messages import Message, _, verbatim
 from include.orchestration.access.permissions import Page
 from include.policy.rules import translated_message
-from include.services.errors import UsageError
+from include.services.errors import ServiceError, UsageError
+from include.services.objectstore.base import ObjectMissing
 from plugins.compliance_ui.access import Visitor, visitor_of
 from plugins.compliance_ui.page_services import PageServices, page_services
 from plugins.compliance_ui.rendering import render_navigation_page
+from plugins.compliance_ui.workflow_names import title_of
 
 router = APIRouter()
 
@@ -41,6 +47,21 @@ _STATES = {
 
 
 @dataclass(frozen=True)
+class DocumentView:
+    """A sealed document of an incident, with the files that a person can hand in.
+
+    Attributes:
+        row: ledger row of the document's bundle.
+        title: title of the document.
+        files: names of the document's files; empty if the bundle cannot be read.
+    """
+
+    row: LedgerRow
+    title: Message
+    files: Sequence[str]
+
+
+@dataclass(frozen=True)
 class IncidentView:
     """An incident as the page of incident deadlines shows it.
 
@@ -50,6 +71,8 @@ class IncidentView:
         type: title of the incident type.
         grade: title of the confirmed grade; None if no grade is confirmed yet.
         state: description of the incident's state.
+        documents: sealed documents of the incident, such as reports to authorities, oldest first;
+            empty if the visitor may not open evidence bundles.
     """
 
     incident: Incident
@@ -57,6 +80,7 @@ class IncidentView:
     type: Message
     grade: Message | None
     state: Message
+    documents: Sequence[DocumentView] = ()
 
     @property
     def is_running(self) -> bool:
@@ -98,7 +122,23 @@ def incident_deadlines(
             incident for incident in register.list_incidents(conn) if incident.requires_steps
         ]
         records = [record_in(conn, incident.number) for incident in incidents]
+        pruned = services.bundle_reader.pruned_up_to(conn)
+        rows = {
+            record.incident.number: [
+                row
+                for row in ledger.interim_rows(conn, f"{WORKFLOW}.", record.incident.run.run_id)
+                if row.seq > pruned
+            ]
+            for record in records
+            if Page.EVIDENCE in visitor.pages
+        }
     views = [_incident_view(services, record) for record in records]
+    views = [
+        replace(view, documents=_documents(services, rows.get(view.incident.number, ())))
+        if view.is_running
+        else view
+        for view in views
+    ]
     return render_navigation_page(
         request,
         services,
@@ -112,6 +152,46 @@ def incident_deadlines(
         basis=time_limit_texts.basis_text,
         time_limit_outcome=time_limit_texts.time_limit_outcome,
     )
+
+
+def _documents(services: PageServices, rows: Iterable[LedgerRow]) -> list[DocumentView]:
+    """Return the sealed documents of an incident.
+
+    If the evidence store does not answer, the documents have no files, and the page shows only the
+    links to their bundles.
+
+    Args:
+        services: services for the request.
+        rows: ledger rows of the documents' bundles.
+    """
+    documents, is_available = [], True
+    for row in rows:
+        files: list[str] = []
+        kind = row.dag_id.removeprefix(f"{WORKFLOW}.").partition("-")[0]
+        title = _DOCUMENTS.get(kind, title_of(row.dag_id))
+        if is_available:
+            try:
+                names = services.bundle_reader.signed(row).sums.files
+                files = sorted(name for name in names if _is_document(name))
+            except (EvidenceRefused, ObjectMissing):
+                files = []
+            except ServiceError:  # the next bundle would wait just as long
+                is_available = False
+        documents.append(DocumentView(row, title, files))
+    return documents
+
+
+def _is_document(name: str) -> bool:
+    return not name.startswith("report.") and PurePosixPath(name).suffix in _DOCUMENT_TYPES
+
+
+_DOCUMENT_TYPES = {".docx", ".pdf", ".html"}
+_DOCUMENTS = {
+    "first": _("First report"),
+    "rest": _("Follow-up report"),
+    "summary": _("Summary"),
+    "notice": _("Notice to affected people"),
+}
 
 
 def _incident_view(services: PageServices, record: IncidentRecord) -> IncidentView:

@@ -9,6 +9,7 @@ import pytest
 
 from include.evidence.bundle import seal
 from include.evidence.model import Outcome, Result, RunContext
+from include.incident import register
 from include.orchestration.addresses import PAGES, run_path
 from include.services.clock import FixedClock
 from tests.plugins.company import NOW
@@ -77,6 +78,50 @@ def test_pages_state_that_a_run_could_not_run_instead_of_its_outcome(
     for path in (f"/evidence/{refused}", "/evidence?workflow=remind_training"):
         got = pages_server.get(ADMIN, path, language)
         assert f"</svg> {words}</span>" in got.text, path
+
+
+@pytest.fixture(scope="module")
+def document(pages_server: PagesServer) -> int:
+    """The number of the bundle with the first report of the open incident."""
+    company = pages_server.company
+    with company.state.connect() as conn:
+        (incident,) = register.list_incidents(conn)
+        run = RunContext(
+            dag_id="respond_to_incident.first-cac-1a2b3c4d", run_id=incident.run.run_id,
+            started_at=NOW, code_version="1", policy_hash="0" * 64, policy_name="test",
+            clock_source="test",
+        )  # fmt: skip
+        result = Result(
+            run=run, controls=[], outcome=Outcome.PASS, finished_at=NOW, metrics=[], findings=[]
+        )
+        files = {
+            "first-cac.zh-CN.docx": b"docx",
+            "first-cac.en.pdf": b"pdf",
+            "report.en.html": b"x",
+        }
+        seal(
+            company.evidence,
+            conn,
+            company.signer,
+            result=result,
+            clock=FixedClock(NOW),
+            files=files,
+        )
+    return company.newest(run.dag_id).seq
+
+
+@pytest.mark.parametrize(("language", "title"), [("en", "First report"), ("zh", "首次报告")])
+def test_page_of_incident_deadlines_offers_the_documents_to_hand_in_for_download(
+    pages_server: PagesServer, document: int, language: str, title: str
+) -> None:
+    page = pages_server.get(ADMIN, "/clocks", language).text
+    assert f'<a href="/compliance/evidence/{document}">{title}</a>' in page
+    address = f"/evidence/{document}/files/first-cac.zh-CN.docx?download=true"
+    assert f'href="/compliance{address}"' in page
+    assert "files/report.en.html" not in page
+    got = pages_server.get(ADMIN, address)
+    assert (got.status_code, got.content) == (200, b"docx")
+    assert "attachment" in got.headers["content-disposition"]
 
 
 def test_evidence_link_of_a_task_leads_to_its_run_and_other_dags_have_none() -> None:

@@ -316,7 +316,9 @@ def _deadline_section(
 
 
 def sealed_document(run: IncidentRun, record: IncidentRecord, document: Document, name: str) -> str:
-    """Seal a document as an interim bundle, and return its path in the evidence store.
+    """Seal a document as an interim bundle, and return the address of the bundle's page.
+
+    If the address is not known, return the bundle's path in the evidence store instead.
 
     Each version of the content is sealed once. A version that is already sealed is not created
     again, because a person may have handed it in. If the grade or the counts change, a new version
@@ -347,4 +349,5 @@ def sealed_document(run: IncidentRun, record: IncidentRecord, document: Document
         files = render_forms(document, run.zone.key, name).files
         records = [evidence_check.timeline_record(record)]
         row = run.task.seal_interim(workflow, conclusion, files, records=records, pdf=False)
-    return f"{run.services.store('evidence_store').description}/{row.bundle}"
+    path = f"{run.services.store('evidence_store').description}/{row.bundle}"
+    return run.task.bundle_address(row) or path

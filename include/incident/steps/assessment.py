@@ -75,12 +75,13 @@ class Containment(IncidentTask):
 
     def _lines(self) -> list[Message]:
         return [
-            _("Description: {description}", description=what_happened(self.run, self.record)),
             _("Carry out the items of the checklist and tick them, then choose Contained."),
+            _("Checklist: {items}", items=listed([item.message for item in self._type.checklist])),
             _(
                 "Do not switch off or clean up devices and data that are evidence before they "
                 "are preserved."
             ),
+            _("Description: {description}", description=what_happened(self.run, self.record)),
         ]
 
     def content(self) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from include.approvals.required_action import LANGUAGES, format_accounts, markdown_table
 from include.incident.entries import Refused
 from include.incident.incident_run import IncidentRecord, IncidentRun, scenario_of
 from include.incident.team import Team
-from include.incident.time_limits.time_limit import time_limits_of
-from include.incident.time_limits.time_limit_texts import time_limit_rows
+from include.incident.time_limits.time_limit import TimeLimit, sort_by_urgency, time_limits_of
+from include.incident.time_limits.time_limit_texts import deadline_rows, due_text
 from include.incident.timeline import Entry
 from include.messages import Message, _
 from include.reports.i18n import Translator
@@ -18,31 +18,52 @@ from include.reports.i18n import Translator
 MAX_NAMES = 10  # people shown by name; the rest is a number
 
 
-def page_body(run: IncidentRun, record: IncidentRecord, lines: Sequence[Message]) -> str:
+def page_body(
+    run: IncidentRun,
+    record: IncidentRecord,
+    lines: Sequence[Message],
+    deadlines: Sequence[TimeLimit] = (),
+) -> str:
     """Return the text of a human task's page as Markdown, in both languages.
 
-    The page contains the given display texts and a table of time limits.
+    The page begins with the deadlines and the given display texts. The table of all time limits is
+    at its end, because Airflow (3.3) removes HTML and therefore cannot fold a table. The text stays
+    on the page until a person answers, so it states deadlines but no remaining time.
 
     Args:
         run: services and rules of the current run or command.
         record: incident with its timeline.
         lines: display texts, one per paragraph.
+        deadlines: time limits that the answer ends.
     """
     if scenario_of(run):
         lines = [
             _("DRILL: no message is sent, no person is notified, and no legal hold is placed."),
             *lines,
         ]
-    heads, rows = time_limit_rows(time_limits_of(run, record))
-    parts = []
+    lines = [*deadline_lines(deadlines), *lines]
+    heads, rows = deadline_rows(time_limits_of(run, record))
+    if rows and run.task.pages_address:
+        address = f"{run.task.pages_address}/clocks"
+        lines = [*lines, _("Remaining time of all deadlines: {address}", address=address)]
+    texts, tables = [], []
     for language, name in LANGUAGES.items():
         translator = Translator(language, run.zone.key)
-        parts.append(f"### {name}")
-        parts.append("\n".join(f"- {_one_line(translator.text(line))}" for line in lines))
+        texts.append(f"### {name}")
+        texts.append("\n".join(f"- {_one_line(translator.text(line))}" for line in lines))
         if rows:
             cells = [[_one_line(translator.text(cell)) for cell in row] for row in rows]
-            parts.append(markdown_table([translator.text(head) for head in heads], cells))
-    return "\n\n".join(parts) + "\n"
+            tables.append(markdown_table([translator.text(head) for head in heads], cells))
+    return "\n\n".join([*texts, *tables]) + "\n"
+
+
+def deadline_lines(time_limits: Iterable[TimeLimit]) -> list[Message]:
+    """Return display texts with the title and the deadline of each time limit, earliest first."""
+    due = [time_limit for time_limit in time_limits if time_limit.is_open and time_limit.due_at]
+    return [
+        _("Deadline: {due} ({title})", due=due_text(time_limit), title=time_limit.rule.message)
+        for time_limit in sort_by_urgency(due)
+    ]
 
 
 def _one_line(text: str) -> str:

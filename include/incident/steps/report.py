@@ -133,7 +133,7 @@ class _HandIn(IncidentTask):
         return missing_entries(self.document)
 
     def _seal(self, name: str) -> str:
-        """Seal the document and return its path in the evidence store.
+        """Seal the document and return the address or path of its bundle.
 
         If required fields are missing, do not seal the document, and return an empty text.
 
@@ -162,6 +162,11 @@ class _HandIn(IncidentTask):
 
     @staticmethod
     def _location_line(path: str) -> Message:
+        if path.startswith(("http://", "https://")):
+            return _(
+                "Download the document (HTML, PDF, Word; Chinese and English): {address}",
+                address=path,
+            )
         return _(
             "The document (HTML, PDF, Word; Chinese and English) is stored in {path}", path=path
         )
@@ -242,18 +247,18 @@ class _Report(_HandIn):
         """Return the required action to hand in the report.
 
         Args:
-            path: path of the sealed report in the evidence store; empty if the report could not be
-                sealed because required fields are missing.
+            path: address or path of the bundle of the sealed report; empty if the report could not
+                be sealed because required fields are missing.
         """
         lines = [
             *self._missing_field_lines(),
-            _("Description: {description}", description=what_happened(self.run, self.record)),
             self._location_line(path),
             translated_message(self.rules.authority(self.part).how),
             _(
                 "The system does not send the report. Hand it in, then enter the time and the "
                 "receipt."
             ),
+            _("Description: {description}", description=what_happened(self.run, self.record)),
         ]
         title = report_title(self.run, self.record, self.part, self.phase)
         return self.required_action(title, lines, self._version())
@@ -359,8 +364,8 @@ class Summary(_HandIn):
         """Return the required action to hand in the summary, or to have it approved.
 
         Args:
-            path: path of the sealed summary in the evidence store; empty if the summary could not
-                be sealed because required fields are missing.
+            path: address or path of the bundle of the sealed summary; empty if the summary could
+                not be sealed because required fields are missing.
         """
         lines = [
             *self._missing_field_lines(),

@@ -38,8 +38,8 @@ from include.incident.rules import HumanStep, IncidentRules
 from include.incident.step_titles import HUMAN_STEP_TITLES
 from include.incident.steps import page
 from include.incident.team import team_of
-from include.incident.time_limits.milestones import report_milestone
-from include.incident.time_limits.time_limit import time_limits_of
+from include.incident.time_limits.escalation import STEPS
+from include.incident.time_limits.time_limit import TimeLimit, time_limits_of
 from include.incident.timeline import Entry
 from include.messages import Message, _, listed
 from include.policy import PolicyPack
@@ -152,7 +152,9 @@ class IncidentTask(ABC):
         values = refusal.as_(Refused).given if refusal else {}
         return RequiredAction(
             in_both_languages(_("{number}: {title}", number=number, title=title)),
-            page.page_body(self.run, self.record, [*page_lines, *page.team_lines(team)]),
+            page.page_body(
+                self.run, self.record, [*page_lines, *page.team_lines(team)], self._time_limits()
+            ),
             list(team.people),
             self.content() if content is None else content,
             form=prefill_form(
@@ -166,14 +168,22 @@ class IncidentTask(ABC):
     def due_at(self) -> datetime | None:
         """Return the deadline of the task; None if no time limit of the incident is running.
 
-        The deadline of a report is that of the authority. The deadline of any other task is the
-        earliest deadline of the incident that is still open.
+        It is the earliest open deadline that the answer ends. If the answer ends none, it is the
+        earliest open deadline of the incident.
         """
         running = [limit for limit in time_limits_of(self.run, self.record) if limit.is_open]
-        report = report_milestone(self.part)
-        own = [limit for limit in running if self.part and limit.milestone == report]
+        own = [limit for limit in self._time_limits() if limit.is_open]
         deadlines = [limit.due_at for limit in own or running if limit.due_at is not None]
         return min(deadlines, default=None)
+
+    def _time_limits(self) -> list[TimeLimit]:
+        """Return the time limits that the answer to this step ends."""
+        return [
+            time_limit
+            for time_limit in time_limits_of(self.run, self.record)
+            if self.step in STEPS.get(time_limit.rule.ends, ())
+            and time_limit.rule.authority in (None, self.part)
+        ]
 
     def digest(self, lines: Sequence[Message] = (), *facts: Any) -> str:
         """Return the SHA-256 (hex) of the facts on which the person decides.

@@ -129,6 +129,7 @@ def escalation_notifications(
     rules: IncidentRules,
     roles: Mapping[str, Role],
     zone: ZoneInfo,
+    run_address: str = "",
 ) -> Iterator[Notification]:
     """Yield the messages about near and passed deadlines to the responsible roles.
 
@@ -141,6 +142,7 @@ def escalation_notifications(
         roles: roles of roles.yaml, by id.
         zone: timezone of the policy pack. The due date of a message is the date of the deadline in
             this timezone.
+        run_address: address of the incident's run in Airflow; empty if it is not known.
     """
     for escalation in escalations:
         due = escalation.time_limit.due_at
@@ -148,9 +150,13 @@ def escalation_notifications(
         steps = escalation.steps or (_LEADER_STEP,)
         recipients = _roles(rules, *steps, management=escalation.phase == "after")
         notice = UrgentNotification(
-            escalation.key, _heading(escalation), escalation_line(escalation), recipients
+            escalation.key,
+            _heading(escalation),
+            escalation_line(escalation),
+            recipients,
+            escalation.steps,
         )
-        yield from notice.for_roles(roles, due.astimezone(zone).date())
+        yield from notice.for_roles(roles, due.astimezone(zone).date(), run_address)
 
 
 def failed_task(number: str, task: str, rules: IncidentRules) -> UrgentNotification:
@@ -190,7 +196,9 @@ def unanswered_step(
         step=step_title(step),
     )
     heading = _("Incident {number}: a step was not answered", number=number)
-    return UrgentNotification(f"{number}/silent/{step}/{times}", heading, line, _roles(rules, step))
+    return UrgentNotification(
+        f"{number}/silent/{step}/{times}", heading, line, _roles(rules, step), (step,)
+    )
 
 
 def corrected_entry(
@@ -247,25 +255,57 @@ class UrgentNotification:
         heading: subject of the message.
         line: text of the message.
         recipients: ids of roles in roles.yaml.
+        steps: human steps that the notification is about.
     """
 
     key: str
     heading: Message
     line: Message
     recipients: Sequence[str]
+    steps: Sequence[HumanStep] = ()
 
-    def for_roles(self, roles: Mapping[str, Role], due_on: date) -> Iterator[Notification]:
-        """Yield the messages of the notification to each role, with the due date `due_on`."""
+    def for_roles(
+        self, roles: Mapping[str, Role], due_on: date, run_address: str = ""
+    ) -> Iterator[Notification]:
+        """Yield the messages of the notification to each role.
+
+        Args:
+            roles: roles of roles.yaml, by id.
+            due_on: due date of the messages.
+            run_address: address of the incident's run in Airflow; empty if it is not known. The
+                messages then have no link.
+        """
+        line = with_link(self.line, run_address, self.steps)
         for role in self.recipients:
             yield from to_role(
                 roles[role],
                 kind=ALERT,
                 key=f"{self.key}/{role}",
                 heading=self.heading,
-                line=self.line,
+                line=line,
                 due_on=due_on,
                 urgent=True,
             )
+
+
+_MAPPED_STEPS: frozenset[HumanStep] = frozenset({"report", "report_rest"})  # one per authority
+
+
+def with_link(line: Message, run_address: str, steps: Sequence[HumanStep] = ()) -> Message:
+    """Add the address of the required action of a step to the text of a message.
+
+    Args:
+        line: text of the message.
+        run_address: address of the incident's run in Airflow; if empty, no address is added.
+        steps: human steps that the message is about. If there is not exactly one, the address is
+            that of the list of required actions of the run.
+    """
+    if not run_address:
+        return line
+    address = f"{run_address}/required_actions?response_received=false"
+    if len(steps) == 1 and steps[0] not in _MAPPED_STEPS:
+        address = f"{run_address}/tasks/{steps[0]}/required_actions"
+    return _("{message} Open: {address}", message=line, address=address)
 
 
 def still_due(

@@ -55,6 +55,40 @@ def time_limit_rows(
     ]
 
 
+def deadline_rows(
+    time_limits: Iterable[TimeLimit],
+) -> tuple[Sequence[Message], list[list[Message]]]:
+    """Return the same table as `time_limit_rows`, but without the remaining time.
+
+    An approval form keeps its text until a person answers, and a remaining time would be wrong
+    soon.
+    """
+    applicable = [
+        time_limit
+        for time_limit in sort_by_urgency(time_limits)
+        if time_limit.state is not TimeLimitState.NOT_APPLICABLE
+    ]
+    columns = [
+        (label, lasting_state_text if cell is state_text else cell)
+        for label, _kind, cell in _COLUMNS
+    ]
+    return [label for label, _cell in columns], [
+        [cell(time_limit) for _label, cell in columns] for time_limit in applicable
+    ]
+
+
+def lasting_state_text(time_limit: TimeLimit) -> Message:
+    """Return the state of a time limit as text that stays right while the time limit is open."""
+    if not time_limit.is_open or time_limit.due_at is None:
+        return state_text(time_limit)
+    words = _("OVERDUE") if time_limit.state is TimeLimitState.OVERDUE else _("not done yet")
+    if time_limit.state is TimeLimitState.NOT_YET:
+        words = _plain_state_text(time_limit)
+    if time_limit.provisional:
+        return _("{state}; the grade is not confirmed yet", state=words)
+    return words
+
+
 def time_limit_table(time_limits: Iterable[TimeLimit]) -> Table:
     """Return a report table of all time limits with their outcomes, most urgent first.
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.incident.incident_ids import ALERT, Kind
-from include.incident.rules import EscalationRules
+from include.incident.rules import EscalationRules, HumanStep
 from include.incident.time_limits.escalation import (
     STEPS,
     Escalation,
@@ -22,9 +22,11 @@ from include.incident.time_limits.escalation import (
     next_escalation_at,
     still_due,
     timeline_words,
+    with_link,
 )
 from include.incident.time_limits.milestones import ConfirmedGrade
 from include.incident.time_limits.time_limit import TimeLimit
+from include.messages import verbatim
 from include.notify.notification import Notification
 from include.reports.i18n import Translator
 from tests.incident.time_limits.time_limit_fixtures import (
@@ -266,6 +268,35 @@ def test_timeline_text_about_a_notification_contains_time_limit_and_recipients()
     )
     assert "management" in words.text(timeline_words(after))
     assert "is due by" in words.text(escalation_line(before))
+
+
+@pytest.mark.parametrize(
+    ("steps", "path"),
+    [
+        (("grade",), "/tasks/grade/required_actions"),
+        (("report",), "/required_actions?response_received=false"),  # one task per authority
+        (("impact", "decide"), "/required_actions?response_received=false"),
+        ((), "/required_actions?response_received=false"),
+    ],
+)
+def test_notification_links_to_the_required_action_of_its_step(
+    steps: tuple[HumanStep, ...], path: str
+):
+    run = "https://airflow.example/dags/respond_to_incident/runs/manual__1"
+    line = verbatim("A deadline is near.")
+    words = Translator("en").text(with_link(line, run, steps))
+    assert words == f"A deadline is near. Open: {run}{path}"
+    assert with_link(line, "", steps) is line
+
+
+def test_messages_about_a_deadline_contain_the_link_to_the_step():
+    escalations = due_escalations(NUMBER, time_limits_of_report(h(3)), WAKE, h(3), SHANGHAI)
+    with_address = escalation_notifications(
+        escalations, shipped(), roles(), SHANGHAI, "https://airflow.example/dags/x/runs/y"
+    )
+    texts = [Translator("en").text(notice.line) for notice in with_address]
+    assert texts
+    assert all("Open: https://airflow.example/dags/x/runs/y/" in text for text in texts)
 
 
 def keys_of(escalations: list[Escalation]) -> list[str]:
