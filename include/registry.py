@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Table
 
+from include.messages import Message, _, verbatim
 from include.policy import PolicyPack, loader, pack_cache
 from include.policy.problems import PackError, PackProblem
 from include.policy.section import RuleSection
@@ -51,6 +52,38 @@ def workflow(dag_id: str) -> AnyWorkflow:
 def workflows() -> list[AnyWorkflow]:
     """Return the declarations of all workflows, in the order of `WORKFLOWS`."""
     return [workflow(dag_id) for dag_id in WORKFLOWS]
+
+
+_INCIDENT_DOCUMENT = _("Document of an incident")
+
+
+def bundle_title(name: str) -> Message:
+    """Return the title of a workflow or of an interim bundle.
+
+    Args:
+        name: name of the workflow or interim bundle in the evidence ledger. If the name is unknown,
+            the name itself is the title.
+    """
+    from include.incident.incident_ids import WORKFLOW as INCIDENT  # only pages and commands use it
+
+    if name.startswith(f"{INCIDENT}."):
+        return _INCIDENT_DOCUMENT
+    if name in WORKFLOWS:
+        return workflow(name).title
+    interim_titles = {
+        name: title for workflow in workflows() for name, title in workflow.interim_bundles.items()
+    }
+    return interim_titles.get(name) or verbatim(name)
+
+
+def bundle_dag(name: str) -> str:
+    """Return the id of the DAG whose readers may read the bundles with the given name.
+
+    Args:
+        name: name of a workflow or an interim bundle in the evidence ledger.
+    """
+    owners = {name: workflow.id for workflow in workflows() for name in workflow.interim_bundles}
+    return owners.get(name) or name.partition(".")[0]
 
 
 def sections() -> list[RuleSection[Any]]:

@@ -38,6 +38,7 @@ COMMANDS: Mapping[str, str] = {
     "verify": "evidence:verify",
     "restore": "backup:restore",
     "recover-ledger": "evidence:recover_ledger",
+    "inspection-pack": "inspection:inspection_pack",
     "migrate": "config:migrate",
     "test": "testing:test",
     "bench": "testing:bench",

@@ -17,9 +17,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on s
 By = Annotated[str, typer.Option("--by", help="User id of the person who takes this action.")]
 
 
-def day_option(help_text: str) -> Any:
-    """Return a typer option whose value is a date in the format YYYY-MM-DD."""
-    return typer.Option(parser=_day, metavar="YYYY-MM-DD", help=help_text)
+def day_option(help_text: str, *names: str) -> Any:
+    """Return a typer option whose value is a date in the format YYYY-MM-DD.
+
+    Args:
+        help_text: description of the option.
+        names: names of the option; none to derive the name from the parameter.
+    """
+    return typer.Option(*names, parser=_day, metavar="YYYY-MM-DD", help=help_text)
 
 
 def _day(text: str) -> date:

@@ -1,0 +1,149 @@
+// The page: language, choice of the files, and the result.
+const TEXTS = JSON.parse(document.getElementById("texts").textContent);
+const MOST_SHOWN = 1000; // problems
+let language = navigator.language.toLowerCase().startsWith("zh") ? "zh-CN" : "en";
+let shown = null; // {checker} or {message}
+
+const say = (key, values = {}) =>
+  TEXTS[language][key].replace(/\{(\w+)\}/g, (_, name) => shownValue(values[name]));
+
+function shownValue(value) {
+  if (!Array.isArray(value)) return String(value ?? "");
+  return value.map((workflow) => workflow.title[language]).join(language === "en" ? ", " : "、") || "-";
+}
+
+function element(tag, words, name = "") {
+  const made = document.createElement(tag);
+  if (name) made.className = name;
+  if (words) made.textContent = words;
+  return made;
+}
+
+// Show control characters and changes of the direction as code points.
+const visible = (words) => words.replace(
+  /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g,
+  (letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, "0")}`);
+
+function render() {
+  document.documentElement.lang = language;
+  document.title = say("title");
+  for (const part of document.querySelectorAll("[data-text]")) part.textContent = say(part.dataset.text);
+  const button = document.getElementById("language");
+  button.textContent = language === "en" ? "中文" : "English";
+  button.lang = language === "en" ? "zh-CN" : "en";
+  const result = document.getElementById("result");
+  result.replaceChildren();
+  result.hidden = shown === null;
+  if (shown && shown.message) result.append(element("p", say(shown.message), "verdict bad"));
+  if (shown && shown.checker) renderResult(result, shown.checker);
+}
+
+function renderResult(result, checker) {
+  const { problems, notes, keys, counts, manifest } = checker;
+  const isPartial = problems.length === 0 && checker.gap;
+  const kind = problems.length ? "bad" : isPartial ? "care" : "good";
+  result.dataset.verdict = kind;
+  result.append(element("p", say(`verdict_${kind}`, { count: problems.length }), `verdict ${kind}`));
+  result.append(element("p", say("counts", counts)));
+  if (manifest.first_day) {
+    result.append(element("p", say("scope", {
+      clauses: manifest.clauses.join(", "), first_day: manifest.first_day, last_day: manifest.last_day,
+    })));
+  }
+  for (const key of keys) {
+    const line = element("p", `${say("fingerprint")} `);
+    line.append(element("code", key.fingerprint.match(/.{8}/g).join(" ")));
+    result.append(line);
+  }
+  if (problems.length) result.append(problemTable(problems));
+  for (const note of notes) result.append(element("p", visible(say(note.key, note.values))));
+}
+
+function problemTable(problems) {
+  const frame = element("div", "", "scroll");
+  const table = element("table");
+  const head = element("tr");
+  for (const key of ["file", "problem"]) {
+    const cell = element("th", say(key));
+    cell.scope = "col";
+    head.append(cell);
+  }
+  table.append(head);
+  for (const problem of problems.slice(0, MOST_SHOWN)) {
+    const row = element("tr", "", "problem");
+    row.append(element("td", visible(problem.file), "file"));
+    row.append(element("td", visible(say(problem.key, problem.values))));
+    table.append(row);
+  }
+  frame.append(table);
+  if (problems.length > MOST_SHOWN) {
+    frame.append(element("p", say("more", { count: problems.length - MOST_SHOWN })));
+  }
+  return frame;
+}
+
+async function checkFiles(open) {
+  const progress = document.getElementById("progress");
+  shown = null;
+  render();
+  progress.textContent = say("working");
+  try {
+    const unable = await inability();
+    shown = unable ? { message: unable } : await checkPack(open, progress);
+  } catch {
+    shown = { message: "failed" };
+  }
+  progress.textContent = "";
+  render();
+  document.getElementById("result").focus();
+}
+
+async function checkPack(open, progress) {
+  const early = [];
+  const all = await open((file, key) => early.push({ file, key, values: {} }));
+  const files = all && packOf(all);
+  if (!files) return { message: "not_a_pack" };
+  const expected = document.getElementById("expected").value;
+  const tell = (count, total) => { progress.textContent = say("progress", { count, total }); };
+  const checker = new Checker(files, expected, tell);
+  checker.problems.push(...early);
+  return { checker: await checker.check() };
+}
+
+document.getElementById("language").addEventListener("click", () => {
+  language = language === "en" ? "zh-CN" : "en";
+  render();
+});
+document.getElementById("folder").addEventListener("change", (event) => {
+  const list = [...event.target.files];
+  if (list.length) checkFiles(async () => openFolder(list));
+});
+document.getElementById("archive").addEventListener("change", (event) => {
+  const file = event.target.files[0];
+  if (file) checkFiles((problem) => openArchive(file, problem));
+});
+
+const drop = document.getElementById("drop");
+drop.addEventListener("dragover", (event) => {
+  event.preventDefault();
+  drop.classList.add("over");
+});
+drop.addEventListener("dragleave", () => drop.classList.remove("over"));
+drop.addEventListener("drop", (event) => {
+  event.preventDefault();
+  drop.classList.remove("over");
+  const item = event.dataTransfer.items[0];
+  const file = event.dataTransfer.files[0];
+  if (!item) return;
+  const isFolder = item.webkitGetAsEntry && item.webkitGetAsEntry()?.isDirectory;
+  if (!isFolder && file) {
+    checkFiles((problem) => openArchive(file, problem));
+  } else if (item.getAsFileSystemHandle) {
+    const handle = item.getAsFileSystemHandle();
+    checkFiles(async () => openDropped(await handle));
+  } else {
+    shown = { message: "use_button" };
+    render();
+  }
+});
+render();

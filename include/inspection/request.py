@@ -1,0 +1,76 @@
+"""The clauses and the period of an inspection pack."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+from include.policy import PolicyPack
+from include.services.errors import UsageError
+
+MOST_CLAUSES = 50
+_FIRST, _LAST = date(1970, 1, 1), date(9000, 1, 1)
+
+
+@dataclass(frozen=True)
+class PackRequest:
+    """The selection of bundles for an inspection pack.
+
+    Attributes:
+        clauses: numbers of the clauses, in the order of the request, without duplicates.
+        controls: ids of the controls of these clauses in the policy pack.
+        first_day: first day of the period.
+        last_day: last day of the period, which belongs to the period.
+        zone: timezone of the days.
+    """
+
+    clauses: tuple[str, ...]
+    controls: frozenset[str]
+    first_day: date
+    last_day: date
+    zone: ZoneInfo
+
+    @property
+    def since(self) -> datetime:
+        """The time at which the period begins."""
+        return datetime.combine(self.first_day, time(), self.zone)
+
+    @property
+    def until(self) -> datetime:
+        """The time at which the period has ended."""
+        return datetime.combine(self.last_day + timedelta(days=1), time(), self.zone)
+
+
+def request_of(
+    pack: PolicyPack, clauses: Sequence[str], first_day: date, last_day: date
+) -> PackRequest:
+    """Return the checked selection for an inspection pack.
+
+    Args:
+        pack: the policy pack, which assigns controls to clauses.
+        clauses: numbers of policy clauses.
+        first_day: first day of the period, in the timezone of the policy pack.
+        last_day: last day of the period.
+
+    Raises:
+        UsageError: no clause is named, no control of the policy pack belongs to a clause, or the
+            period is empty.
+    """
+    available = sorted({control.clause for control in pack.controls})
+    chosen = tuple(dict.fromkeys(clauses))[:MOST_CLAUSES]
+    if not chosen:
+        raise UsageError("No clause is named.", f"Use one of: {', '.join(available)}.")
+    if unknown := [clause for clause in chosen if clause not in available]:
+        raise UsageError(
+            f"No control of the policy pack belongs to the clause {unknown[0]!r}.",
+            f"Use one of: {', '.join(available)}.",
+        )
+    if not _FIRST <= first_day <= last_day <= _LAST:
+        raise UsageError(
+            f"The period from {first_day} to {last_day} is empty or outside of the calendar.",
+            "The first day must not be after the last day.",
+        )
+    controls = frozenset(control.id for control in pack.controls if control.clause in chosen)
+    return PackRequest(chosen, controls, first_day, last_day, pack.calendar.zone)

@@ -1,0 +1,449 @@
+"""Inspection packs of a real evidence store: content, verification, and failures while packing."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import zipfile
+from collections.abc import Iterator
+from contextlib import nullcontext
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openpyxl import load_workbook
+from sqlalchemy import update
+
+from include.evidence import ledger
+from include.evidence.signing import Signer, generate_key
+from include.inspection.instructions import commands
+from include.inspection.request import request_of
+from include.inspection.zip_stream import ZipStream
+from include.messages import verbatim
+from include.services.clock import FixedClock
+from include.services.errors import UsageError
+from include.services.objectstore.base import StoredObject, StoreError
+from include.services.objectstore.directory import DirectoryStore
+from include.state.tables import evidence_ledger
+from tests.evidence.support import Evidence
+from tests.inspection.support import (
+    NOW,
+    OTHER_WORKFLOW,
+    POLICY,
+    QUARTER,
+    WORKFLOW,
+    PackMaker,
+)
+from tests.support.without_pdf import without_pdf
+
+COMMON = {
+    "HOW-TO-CHECK.txt",
+    "chain/ledger.txt",
+    "cover-letter.en.docx",
+    "cover-letter.en.pdf",
+    "cover-letter.zh-CN.docx",
+    "cover-letter.zh-CN.pdf",
+    "index.en.xlsx",
+    "index.zh-CN.xlsx",
+    "manifest.json",
+    "pack.sha256",
+    "summary.en.docx",
+    "summary.en.pdf",
+    "summary.zh-CN.docx",
+    "summary.zh-CN.pdf",
+    "verify.html",
+}
+
+
+@pytest.fixture(autouse=True)
+def _without_pdf_files(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Skip the conversion to PDF, which takes most of the time, except in tests marked `pdf`."""
+    with nullcontext() if request.node.get_closest_marker("pdf") else without_pdf():
+        yield
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+    return manifest
+
+
+def word_text(file: Path) -> str:
+    """Return the texts of a Word file."""
+    with zipfile.ZipFile(file) as archive:
+        return archive.read("word/document.xml").decode()
+
+
+def grid(file: Path) -> list[list[Any]]:
+    return [list(row) for row in sheet_of(file).iter_rows(values_only=True)]
+
+
+def sheet_of(file: Path) -> Any:
+    return load_workbook(file).active
+
+
+def run_commands(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the commands of HOW-TO-CHECK.txt, in the form of the file."""
+    lines = commands(manifest_of(folder)["keys"])
+    instructions = (folder / "HOW-TO-CHECK.txt").read_text()
+    assert all(f"    {line}\n" in instructions for line in lines)
+    return subprocess.run(
+        ["/bin/bash", "-o", "pipefail", "-c", "\n".join(lines)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.pdf
+def test_pack_contains_every_file_of_each_bundle_of_clause_and_period_unchanged(
+    maker: PackMaker,
+) -> None:
+    folders = maker.quarter()
+    pack = maker.pack()
+    folder = maker.unpacked(pack)
+    packed = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    stored = {
+        f"bundles/{path.relative_to(maker.evidence.root).as_posix()}": path
+        for name in folders
+        for path in (maker.evidence.root / name).rglob("*")
+        if path.is_file()
+    }
+    key = f"keys/{maker.evidence.signer.fingerprint}.pem"
+    assert packed == COMMON | {key} | stored.keys()
+    for name, path in stored.items():
+        assert (folder / name).read_bytes() == path.read_bytes()
+    assert [bundle.row.bundle for bundle in pack.bundles] == folders
+    assert pack.not_verified == []
+    assert pack.not_created == {}
+    entries = manifest_of(folder)["bundles"]
+    assert [entry["folder"] for entry in entries] == [f"bundles/{name}" for name in folders]
+    assert [entry["verified"] for entry in entries] == [True, True, True]
+    assert [entry["findings"] for entry in entries] == [0, 1, 0]
+    for name in ("cover-letter.en.pdf", "summary.zh-CN.pdf"):
+        assert (folder / name).read_bytes().startswith(b"%PDF-")
+
+
+def test_ledger_rows_reach_from_before_to_after_the_period(maker: PackMaker) -> None:
+    """So the first and the last bundle of the period have neighbours that prove the edges."""
+    maker.quarter()
+    folder = maker.unpacked(maker.pack(period=(date(2026, 7, 10), date(2026, 8, 10))))
+    lines = (folder / "chain" / "ledger.txt").read_text().splitlines()
+    rows = [json.loads(line.split("\t")[1])[1] for line in lines]
+    assert [row["seq"] for row in rows] == [2, 3, 4, 5, 6]
+
+
+def test_commands_of_the_pack_accept_it_and_name_tampered_files(maker: PackMaker) -> None:
+    maker.quarter()
+    folder = maker.unpacked(maker.pack())
+    good = run_commands(folder)
+    assert (good.returncode, good.stderr) == (0, "")
+    assert good.stdout.split() == [maker.evidence.signer.fingerprint, "-"]
+    sums = next(folder.glob("bundles/*/2026/08/*/SHA256SUMS"))
+    (sums.parent / "report.en.html").write_bytes(b"<p>better</p>")
+    sums.write_bytes(sums.read_bytes().replace(b"a", b"b"))
+    rows = folder / "chain" / "ledger.txt"
+    rows.write_text(rows.read_text().replace('"outcome":"attention"', '"outcome":"pass"'))
+    bad = run_commands(folder)
+    assert "report.en.html: FAILED" in bad.stdout
+    assert f"NOT SIGNED: ./{sums.relative_to(folder).as_posix()}" in bad.stdout
+    assert 'NOT SIGNED: ["evidence_ledger"' in bad.stdout
+
+
+def test_letter_names_company_period_clause_and_fingerprint_in_both_languages(
+    maker: PackMaker,
+) -> None:
+    maker.quarter()
+    folder = maker.unpacked(maker.pack())
+    fingerprint = maker.evidence.signer.fingerprint
+    english = word_text(folder / "cover-letter.en.docx")
+    chinese = word_text(folder / "cover-letter.zh-CN.docx")
+    for words in ("Sample Courier Co.", "1 Sample Road", "2026-07-01 to 2026-09-30", "5.3 "):
+        assert words in english, words
+    for words in ("示例快递有限公司", "2026-07-01 至 2026-09-30", "检查资料移交函"):
+        assert words in chinese, words
+    for letter_text in (english, chinese):
+        assert f"{fingerprint[:8]} {fingerprint[8:16]}" in letter_text
+
+
+def test_bundle_that_does_not_verify_is_in_the_pack_and_marked_in_red(maker: PackMaker) -> None:
+    folders = maker.quarter()
+    changed = maker.evidence.root / folders[1] / "report.en.html"
+    changed.write_bytes(b"<p>better</p>")
+    pack = maker.pack()
+    folder = maker.unpacked(pack)
+    assert pack.not_verified == [folders[1]]
+    assert (folder / "bundles" / folders[1] / "report.en.html").read_bytes() == b"<p>better</p>"
+    entry = manifest_of(folder)["bundles"][1]
+    assert entry["verified"] is False
+    assert "report.en.html was changed" in entry["problem"]
+    for name in ("cover-letter.en.docx", "summary.en.docx"):
+        document = word_text(folder / name)
+        assert "Bundles of this pack that do not verify: 1." in document
+        assert f"bundles/{folders[1]}" in document
+        assert "report.en.html was changed" in document
+    sheet = sheet_of(folder / "index.en.xlsx")
+    rows = [row for row in sheet.iter_rows() if row[0].value in {3, 5, 7}]
+    fills = [row[6].fill.fgColor.rgb for row in rows]
+    assert [row[6].value for row in rows] == ["verifies", "DOES NOT VERIFY", "verifies"]
+    assert [fill == "FFF6C7C7" for fill in fills] == [False, True, False]
+
+
+@pytest.mark.parametrize("harm", ["deleted", "swapped", "signature", "other key"])
+def test_damaged_bundles_are_named_as_not_verified(maker: PackMaker, harm: str) -> None:
+    folders = maker.quarter()
+    target = maker.evidence.root / folders[1]
+    sources: dict[str, Any] = {}
+    bad = [folders[1]]
+    if harm == "deleted":
+        for path in [*target.rglob("*")]:
+            if path.is_file():
+                path.unlink()
+    elif harm == "swapped":
+        other = maker.evidence.root / folders[0]
+        target.rename(target.with_name("aside"))
+        other.rename(target)
+        target.with_name("aside").rename(other)
+        bad = folders[:2]
+    elif harm == "signature":
+        (target / "SHA256SUMS.sig").write_bytes(bytes(64))
+    else:
+        sources["trusted"] = [Signer.from_pem(generate_key()).public_pem]
+        bad = [row.bundle for row in ledger.rows(maker.evidence.conn)]
+    pack = maker.pack(**sources)
+    maker.write(pack)
+    assert pack.not_verified == bad
+
+
+def test_bundle_with_a_changed_ledger_row_is_in_the_pack_as_not_verified(maker: PackMaker) -> None:
+    """Even if the change moved the row out of the clause, because the row proves nothing now."""
+    folders = maker.quarter()
+    row = evidence_ledger.c.bundle == folders[1]
+    change = update(evidence_ledger).where(row).values(controls=["backup.offsite"])
+    maker.evidence.tamper(change)
+    pack = maker.pack()
+    folder = maker.unpacked(pack)
+    assert pack.not_verified == [folders[1]]
+    assert manifest_of(folder)["ledger_rows_changed"] == [5]
+    document = word_text(folder / "summary.en.docx")
+    assert "Rows that were changed after they were signed: 1." in document
+
+
+def test_deleted_ledger_rows_of_the_period_are_counted_in_letter_and_manifest(
+    maker: PackMaker,
+) -> None:
+    maker.quarter()
+    maker.evidence.tamper(evidence_ledger.delete().where(evidence_ledger.c.seq.in_([4, 5])))
+    folder = maker.unpacked(maker.pack())
+    assert manifest_of(folder)["ledger_rows_missing"] == 2
+    assert "Missing rows: 2." in word_text(folder / "cover-letter.en.docx")
+
+
+def test_pack_of_a_year_without_runs_says_so(maker: PackMaker) -> None:
+    maker.quarter()
+    pack = maker.pack(period=(date(2025, 1, 1), date(2025, 12, 31)))
+    folder = maker.unpacked(pack)
+    assert pack.bundles == []
+    assert "contains no evidence bundle" in word_text(folder / "cover-letter.en.docx")
+    assert "No bundle was sealed" in str(grid(folder / "index.en.xlsx"))
+    assert not (folder / "bundles").exists()
+    good = run_commands(folder)
+    assert (good.returncode, good.stderr) == (0, "")
+    assert good.stdout.split() == [maker.evidence.signer.fingerprint, "-"]
+
+
+def test_pack_of_an_empty_ledger_has_no_rows_and_no_bundles(maker: PackMaker) -> None:
+    folder = maker.unpacked(maker.pack())
+    assert (folder / "chain" / "ledger.txt").read_bytes() == b""
+
+
+def test_bundles_removed_after_retention_are_named_and_do_not_count_as_not_verified(
+    maker: PackMaker,
+) -> None:
+    folders = maker.quarter()
+    maker.evidence.prune(before_seq=5, clock=FixedClock(datetime(2026, 10, 6, tzinfo=UTC)))
+    pack = maker.pack()
+    folder = maker.unpacked(pack)
+    assert pack.not_verified == []
+    assert [bundle.is_removed for bundle in pack.bundles] == [True, False, False]
+    assert not (folder / "bundles" / folders[0]).exists()
+    entry = manifest_of(folder)["bundles"][0]
+    assert (entry["removed_after_retention"], entry["verified"], entry["folder"]) == (
+        True,
+        None,
+        None,
+    )
+    assert "files removed at the end of their retention period" in str(
+        grid(folder / "index.en.xlsx")
+    )
+    first = (folder / "chain" / "ledger.txt").read_text().splitlines()[0]
+    assert '["evidence_checkpoint"' in first
+
+
+def test_workflows_that_the_recipient_may_not_read_are_named_and_left_out(
+    maker: PackMaker,
+) -> None:
+    maker.quarter()
+    pack = maker.pack("5.3", "4.2", may_read=lambda name: name != OTHER_WORKFLOW)
+    folder = maker.unpacked(pack)
+    assert {bundle.row.dag_id for bundle in pack.bundles} == {WORKFLOW}
+    assert not (folder / "bundles" / OTHER_WORKFLOW).exists()
+    assert OTHER_WORKFLOW not in (folder / "chain" / "ledger.txt").read_text()
+    manifest = manifest_of(folder)
+    assert [entry["name"] for entry in manifest["workflows_left_out"]] == [OTHER_WORKFLOW]
+    assert manifest["ledger_rows_left_out"] == 3
+    english = word_text(folder / "cover-letter.en.docx")
+    assert "Workflows left out" in english
+    assert "Off-site backup" in english
+    assert "rows of the evidence ledger (3)" in english
+
+
+def test_names_that_are_not_safe_in_a_zip_file_are_left_out_and_reported(
+    maker: PackMaker,
+) -> None:
+    folders = maker.quarter()
+    bundle = maker.evidence.root / folders[0]
+    (bundle / "..\\..\\evil.bat").write_text("x")
+    pack = maker.pack()
+    with zipfile.ZipFile(maker.write(pack)) as archive:
+        names = archive.namelist()
+    assert not any("evil" in name for name in names)
+    assert all(
+        not name.startswith("/") and ".." not in name.split("/") and "\\" not in name
+        for name in names
+    )
+    assert pack.not_verified == [folders[0]]
+    assert pack.bundles[0].left_out == 1
+
+
+def test_symbolic_links_in_the_store_are_not_followed(maker: PackMaker, tmp_path: Path) -> None:
+    folders = maker.quarter()
+    secret = tmp_path / "secret.txt"
+    secret.write_text("secret")
+    report = maker.evidence.root / folders[0] / "report.en.html"
+    report.unlink()
+    report.symlink_to(secret)
+    pack = maker.pack()
+    folder = maker.unpacked(pack)
+    assert pack.not_verified == [folders[0]]
+    assert not (folder / "bundles" / folders[0] / "report.en.html").exists()
+
+
+def test_texts_of_the_index_are_never_formulas(maker: PackMaker) -> None:
+    maker.quarter()
+    pack = maker.pack(title_of=lambda name: verbatim(f'=HYPERLINK("http://x","{name}")'))
+    folder = maker.unpacked(pack)
+    sheet = sheet_of(folder / "index.en.xlsx")
+    cells = [cell for row in sheet.iter_rows() for cell in row if "HYPERLINK" in str(cell.value)]
+    assert len(cells) == 3
+    assert {cell.data_type for cell in cells} == {"s"}
+    assert all(cell.quotePrefix for cell in cells)
+
+
+def test_pdf_files_that_cannot_be_created_are_replaced_by_web_pages_and_named(
+    maker: PackMaker,
+) -> None:
+    pack = maker.pack()
+    folder = maker.unpacked(pack)
+    assert set(pack.not_created) == {name for name in COMMON if name.endswith(".pdf")}
+    assert (folder / "cover-letter.en.html").exists()
+    assert manifest_of(folder)["files_not_created"]["summary.en.pdf"] == "Left out, to save time."
+
+
+class FailingStore(DirectoryStore):
+    """A directory store that is away from the given read on."""
+
+    def __init__(self, root: Path, reads: int) -> None:
+        super().__init__(root)
+        self.reads = reads
+
+    def open_reader(self, key: str, *, version_id: str = "") -> Any:
+        self._count()
+        return super().open_reader(key, version_id=version_id)
+
+    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+        self._count()
+        return super().list(prefix)
+
+    def _count(self) -> None:
+        self.reads -= 1
+        if self.reads < 0:
+            raise StoreError("The evidence store is away.")
+
+
+@pytest.mark.parametrize("reads", [0, 1, 9])
+def test_store_that_fails_while_packing_leaves_no_file(maker: PackMaker, reads: int) -> None:
+    """An earlier pack under the same name stays as it is."""
+    maker.quarter()
+    earlier = maker.folder / "pack.zip"
+    earlier.write_bytes(b"earlier")
+    pack = maker.pack(store=FailingStore(maker.evidence.root, reads))
+    with pytest.raises(StoreError):
+        maker.write(pack)
+    assert [path.name for path in maker.folder.iterdir()] == ["pack.zip"]
+    assert earlier.read_bytes() == b"earlier"
+
+
+def test_abandoned_pack_closes_its_files(maker: PackMaker) -> None:
+    maker.seal(QUARTER[0], files={"big.bin": bytes(5 * 1024 * 1024)})
+    chunks = maker.pack().chunks()
+    next(chunks)
+    next(chunks)
+    chunks.close()
+    assert list(chunks) == []
+
+
+def test_file_in_a_folder_that_does_not_exist_is_refused(maker: PackMaker) -> None:
+    with pytest.raises(UsageError, match="cannot be written"):
+        maker.write(maker.pack(), "nowhere/pack.zip")
+    with pytest.raises(UsageError, match="is a folder"):
+        maker.write(maker.pack(), "")
+
+
+@pytest.mark.parametrize(
+    ("clauses", "period", "words"),
+    [
+        ((), QUARTER, "No clause"),
+        (("99.9",), QUARTER, "'99.9'"),
+        (("5.3",), (QUARTER[1], QUARTER[0]), "is empty"),
+    ],
+)
+def test_request_without_a_known_clause_or_with_an_empty_period_is_refused(
+    clauses: tuple[str, ...], period: tuple[date, date], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        request_of(POLICY, clauses, *period)
+
+
+@pytest.mark.parametrize("size", [1, 5 * 2**30])
+def test_archive_is_readable_with_and_without_the_zip64_format(size: int) -> None:
+    archive = ZipStream(NOW)
+    content = b"".join([*archive.add_pieces("证据/a.bin", [b"x" * 10], size), *archive.finish()])
+    with zipfile.ZipFile(io.BytesIO(content)) as opened:
+        assert opened.testzip() is None
+        assert opened.read("证据/a.bin") == b"x" * 10
+
+
+@pytest.mark.parametrize("name", ["../a", "/a", "a//b", "C:/a", "a\\b", "a/../b", "", "a\nb"])
+def test_archive_refuses_unsafe_and_repeated_names(name: str) -> None:
+    archive = ZipStream(NOW)
+    list(archive.add("b", b""))
+    for refused in (name, "b"):
+        with pytest.raises(ValueError, match="cannot be the name"):
+            list(archive.add(refused, b""))
+
+
+def test_pack_waits_for_no_signature_that_is_only_in_the_state_database(
+    evidence: Evidence, maker: PackMaker
+) -> None:
+    """Between the ledger row and the upload, the signature is in the state database."""
+    folders = maker.quarter()
+    signature = maker.evidence.root / folders[2] / "SHA256SUMS.sig"
+    content = signature.read_bytes()
+    signature.unlink()
+    pack = maker.pack(pending=lambda bundle: content if bundle == folders[2] else None)
+    folder = maker.unpacked(pack)
+    assert pack.not_verified == []
+    assert (folder / "bundles" / folders[2] / "SHA256SUMS.sig").read_bytes() == content

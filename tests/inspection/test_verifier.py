@@ -1,0 +1,409 @@
+"""The page verify.html of an inspection pack in Chromium, from ``file://`` without a network."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from include.evidence.signing import Signer, generate_key
+from include.inspection.verifier import render_verifier
+from include.services.clock import FixedClock
+from tests.e2e.browsing import chromium
+from tests.evidence.conftest import open_evidence
+from tests.inspection.support import OTHER_WORKFLOW, QUARTER, PackMaker
+from tests.reports.test_browser import CHROMIUM
+
+pytestmark = [
+    pytest.mark.chromium,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install -y chromium"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@dataclass
+class Check:
+    """The result that verify.html shows.
+
+    Attributes:
+        verdict: ``good``, ``care`` or ``bad``; empty if nothing was checked.
+        problems: texts of the problems by file.
+        text: complete text of the result.
+    """
+
+    verdict: str
+    problems: dict[str, list[str]]
+    text: str
+
+
+@dataclass
+class Inspector:
+    """A person who opens the page verify.html of a pack."""
+
+    browser: Browser
+    requests: list[str] = field(default_factory=list)
+
+    def open(self, page_file: Path, language: str = "en") -> Page:
+        """Open a page from the disk in a browser without a network."""
+        context = self.browser.new_context(locale=language, offline=True)
+        page = context.new_page()
+        page.on("request", lambda request: self.requests.append(request.url))
+        page.on("console", lambda said: self.requests.append(f"{said.type}: {said.text}"))
+        page.on("pageerror", lambda error: self.requests.append(f"error: {error}"))
+        page.goto(page_file.as_uri())
+        return page
+
+    def check(
+        self, pack: Path, *, verifier: Path | None = None, expected: str = "", lang: str = "en"
+    ) -> Check:
+        """Check a folder or a ZIP file, and return what the page shows.
+
+        Args:
+            pack: unpacked folder, or the ZIP file.
+            verifier: the page; by default `verify.html` in the folder.
+            expected: fingerprint to enter.
+            lang: language of the browser.
+        """
+        page = self.open(verifier or pack / "verify.html", lang)
+        page.locator("#expected").fill(expected)
+        page.locator("#folder" if pack.is_dir() else "#archive").set_input_files(pack)
+        result = page.locator("#result")
+        expect(result).to_be_visible()
+        problems: dict[str, list[str]] = {}
+        for row in page.locator("tr.problem").all():
+            file, problem = row.locator("td").all_inner_texts()
+            problems.setdefault(file, []).append(problem)
+        check = Check(result.get_attribute("data-verdict") or "", problems, result.inner_text())
+        page.context.close()
+        assert [url for url in self.requests if not url.startswith("file://")] == []
+        return check
+
+
+@pytest.fixture
+def inspector(browser: Browser) -> Inspector:
+    return Inspector(browser)
+
+
+@pytest.fixture(scope="module")
+def packed(migrated: str, signer: Signer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a pack with three bundles of a quarter, and its ZIP file beside it."""
+    root = tmp_path_factory.mktemp("evidence")
+    with open_evidence(migrated, signer, root) as evidence:
+        maker = PackMaker(evidence, tmp_path_factory.mktemp("packs"))
+        maker.quarter()
+        return maker.unpacked(maker.pack())
+
+
+@pytest.fixture
+def folder(packed: Path, tmp_path: Path) -> Path:
+    """Return a copy of the pack, which a test may change."""
+    shutil.copy(packed.parent / "pack.zip", tmp_path)
+    return Path(shutil.copytree(packed, tmp_path / "unpacked"))
+
+
+def bundle(folder: Path, month: int = 8) -> Path:
+    return next((folder / "bundles" / "enforce_retention" / "2026" / f"{month:02}").iterdir())
+
+
+def name_of(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()
+
+
+def renewed_list(folder: Path) -> None:
+    """Write pack.sha256 again, as a forger would."""
+    lines = [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {name_of(path, folder)}\n"
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "pack.sha256"
+    ]
+    (folder / "pack.sha256").write_text("".join(lines))
+
+
+@pytest.mark.parametrize("form", ["folder", "archive"])
+@pytest.mark.parametrize("lang", ["en", "zh-CN"])
+def test_page_accepts_an_unchanged_pack_in_both_languages(
+    inspector: Inspector, folder: Path, form: str, lang: str
+) -> None:
+    pack = folder if form == "folder" else folder.parent / "pack.zip"
+    check = inspector.check(pack, verifier=folder / "verify.html", lang=lang)
+    assert (check.verdict, check.problems) == ("good", {}), check.text
+    fingerprint = next((folder / "keys").iterdir()).stem
+    assert fingerprint in check.text.replace(" ", "")
+    assert ("bundles: 3;" if lang == "en" else "3 个证据包") in check.text
+    assert ("ledger: 8;" if lang == "en" else "8 条") in check.text
+
+
+def changed_byte(folder: Path) -> str:
+    file = bundle(folder) / "plans" / "plan one.csv"
+    content = bytearray(file.read_bytes())
+    content[3] ^= 1
+    file.write_bytes(content)
+    return name_of(file, folder)
+
+
+def missing_file(folder: Path) -> str:
+    file = bundle(folder) / "report.en.html"
+    file.unlink()
+    return name_of(file, folder)
+
+
+def added_file(folder: Path) -> str:
+    file = bundle(folder) / "added.txt"
+    file.write_text("x")
+    return name_of(file, folder)
+
+
+def swapped_bundle(folder: Path) -> str:
+    first, second = bundle(folder, 7), bundle(folder, 8)
+    first.rename(folder / "aside")
+    second.rename(first)
+    (folder / "aside").rename(second)
+    return name_of(second / "SHA256SUMS", folder)
+
+
+def wrong_key(folder: Path) -> str:
+    key = next((folder / "keys").iterdir())
+    key.write_bytes(Signer.from_pem(generate_key()).public_pem)
+    return name_of(key, folder)
+
+
+TAMPERINGS: dict[Callable[[Path], str], str] = {
+    changed_byte: "The file was changed.",
+    missing_file: "The file is missing.",
+    added_file: "The file was added",
+    swapped_bundle: "The folder contains another bundle, that of bundles/enforce_retention/2026/07",
+    wrong_key: "The file contains another key than its name says.",
+}
+
+
+@pytest.mark.parametrize("forged_list", [False, True], ids=["old list", "new list"])
+@pytest.mark.parametrize("form", ["folder", "archive"])
+@pytest.mark.parametrize("tamper", TAMPERINGS, ids=lambda tamper: tamper.__name__)
+def test_page_names_the_file_of_each_tampering(
+    inspector: Inspector,
+    folder: Path,
+    tamper: Callable[[Path], str],
+    form: str,
+    forged_list: bool,
+) -> None:
+    """The result does not depend on pack.sha256, which a forger can write again."""
+    file = tamper(folder)
+    if forged_list:
+        renewed_list(folder)
+    pack = folder
+    if form == "archive":
+        pack = Path(shutil.make_archive(str(folder.parent / "forged"), "zip", folder))
+    check = inspector.check(pack, verifier=folder / "verify.html")
+    assert check.verdict == "bad"
+    assert any(problem.startswith(TAMPERINGS[tamper]) for problem in check.problems[file])
+    others = {name for name in check.problems if name != file}
+    if tamper in (changed_byte, missing_file, added_file):
+        assert others == set()
+
+
+def test_page_names_the_key_if_a_forger_signed_everything_and_the_fingerprint_was_entered(
+    inspector: Inspector, folder: Path
+) -> None:
+    """Without the entered fingerprint, the page asks the inspector to compare it."""
+    own = next((folder / "keys").iterdir()).stem
+    right = inspector.check(folder, expected=f"SHA256: {own[:32].upper()} {own[32:]}")
+    assert right.verdict == "good"
+    assert "Compare the fingerprint" not in right.text
+    other = inspector.check(folder, expected="ab" * 32)
+    assert other.verdict == "bad"
+    assert list(other.problems) == [f"keys/{own}.pem"]
+    assert "Compare the fingerprint" in inspector.check(folder).text
+
+
+def test_page_names_a_bundle_that_was_removed_with_its_lines(
+    inspector: Inspector, folder: Path
+) -> None:
+    """The signed rows of the ledger list the bundle."""
+    removed = bundle(folder)
+    shutil.rmtree(removed)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["bundles"] = [
+        entry for entry in manifest["bundles"] if entry["folder"] != name_of(removed, folder)
+    ]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    renewed_list(folder)
+    check = inspector.check(folder)
+    assert check.verdict == "bad"
+    assert check.problems == {
+        f"{name_of(removed, folder)}/": [
+            "The bundle is missing. The signed evidence ledger lists it."
+        ]
+    }
+
+
+@pytest.mark.parametrize("harm", ["removed", "changed", "first removed"])
+def test_page_detects_changed_and_removed_rows_of_the_evidence_ledger(
+    inspector: Inspector, folder: Path, harm: str
+) -> None:
+    file = folder / "chain" / "ledger.txt"
+    lines = file.read_text().splitlines(keepends=True)
+    if harm == "removed":
+        del lines[3]
+    elif harm == "first removed":
+        del lines[0]
+    else:
+        lines[3] = lines[3].replace('"outcome":"pass"', '"outcome":"fail"')
+    file.write_text("".join(lines))
+    renewed_list(folder)
+    check = inspector.check(folder)
+    assert check.verdict == "bad"
+    words = {
+        "removed": "Rows 4 to 4 of the evidence ledger are missing.",
+        "first removed": "The rows of the evidence ledger before number 2 are missing.",
+        "changed": "Row 4 of the evidence ledger",
+    }
+    assert any(text.startswith(words[harm]) for text in check.problems["chain/ledger.txt"])
+
+
+def test_page_says_that_the_chain_has_gaps_if_workflows_were_left_out(
+    inspector: Inspector, maker: PackMaker
+) -> None:
+    maker.quarter()
+    folder = maker.unpacked(maker.pack(may_read=lambda name: name != OTHER_WORKFLOW))
+    check = inspector.check(folder)
+    assert (check.verdict, check.problems) == ("care", {})
+    assert "Rows of the evidence ledger that are not in the pack: 3." in check.text
+    assert "does not contain the complete chain" in check.text
+
+
+def test_page_accepts_a_pack_without_bundles_and_says_so(
+    inspector: Inspector, maker: PackMaker
+) -> None:
+    maker.quarter()
+    year = date(2025, 1, 1), date(2025, 12, 31)
+    check = inspector.check(maker.unpacked(maker.pack(period=year)))
+    assert (check.verdict, check.problems) == ("good", {})
+    assert "The pack contains no bundle." in check.text
+
+
+def test_page_names_the_bundle_that_did_not_verify_when_the_pack_was_created(
+    inspector: Inspector, maker: PackMaker
+) -> None:
+    folders = maker.quarter()
+    (maker.evidence.root / folders[1] / "report.en.html").write_bytes(b"<p>better</p>")
+    check = inspector.check(maker.unpacked(maker.pack()))
+    assert check.verdict == "bad"
+    assert check.problems == {f"bundles/{folders[1]}/report.en.html": ["The file was changed."]}
+    assert "according to manifest.json: 1." in check.text
+
+
+def test_page_shows_removed_bundles_of_a_pruned_period(
+    inspector: Inspector, maker: PackMaker
+) -> None:
+    maker.quarter()
+    maker.evidence.prune(before_seq=5, clock=FixedClock(datetime(2026, 10, 6, tzinfo=UTC)))
+    check = inspector.check(maker.unpacked(maker.pack()))
+    assert (check.verdict, check.problems) == ("good", {}), check.text
+    assert "removed at the end of their retention period: 1." in check.text
+
+
+def test_hashes_of_the_page_equal_those_of_the_browser_for_every_length(
+    browser: Browser, tmp_path: Path
+) -> None:
+    """The page hashes large files with its own code; here, small pieces of many sizes."""
+    (tmp_path / "verify.html").write_bytes(render_verifier())
+    page = Inspector(browser).open(tmp_path / "verify.html")
+    differences = page.evaluate(
+        """async () => {
+            const wrong = [];
+            for (let length = 0; length <= 300; length++) {
+                const bytes = crypto.getRandomValues(new Uint8Array(length));
+                const hash = new Sha256();
+                for (let at = 0, step = 1; at < length; at += step, step = (step * 7) % 97 + 1) {
+                    hash.update(bytes.subarray(at, at + step));
+                }
+                if (hash.digest() !== await webDigest(bytes)) wrong.push(length);
+            }
+            return wrong;
+        }"""
+    )
+    assert differences == []
+    million = page.evaluate(
+        """() => {
+            const hash = new Sha256();
+            for (let n = 0; n < 10000; n++) hash.update(new Uint8Array(100).fill(97));
+            return hash.digest();
+        }"""
+    )
+    assert million == hashlib.sha256(b"a" * 1_000_000).hexdigest()
+    page.context.close()
+
+
+def test_page_explains_why_nothing_was_checked_if_the_browser_has_no_ed25519(
+    browser: Browser, folder: Path
+) -> None:
+    page = Inspector(browser).open(folder / "verify.html")
+    page.evaluate(
+        "() => { crypto.subtle.importKey = async () => { throw new Error('unsupported'); }; }"
+    )
+    page.locator("#folder").set_input_files(folder)
+    expect(page.locator("#result")).to_contain_text("cannot check Ed25519 signatures")
+    assert page.locator("#result").get_attribute("data-verdict") is None
+    page.context.close()
+
+
+def test_page_refuses_a_folder_that_is_not_a_pack(
+    inspector: Inspector, folder: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "a.txt").write_text("x")
+    check = inspector.check(other, verifier=folder / "verify.html")
+    assert check.verdict == ""
+    assert "this is not an inspection pack" in check.text
+
+
+def test_page_reports_entries_of_a_zip_file_with_unsafe_names_or_twice(
+    inspector: Inspector, folder: Path
+) -> None:
+    archive = folder.parent / "pack.zip"
+    with zipfile.ZipFile(archive, "a") as target:
+        target.writestr("../outside.txt", "x")
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            target.writestr("manifest.json", "{}")
+    check = inspector.check(archive, verifier=folder / "verify.html")
+    assert check.verdict == "bad"
+    assert set(check.problems) == {"../outside.txt", "manifest.json"}
+
+
+def test_page_cannot_reach_the_network(browser: Browser, folder: Path) -> None:
+    page = Inspector(browser).open(folder / "verify.html")
+    page.context.set_offline(False)
+    assert page.evaluate(
+        "fetch('http://127.0.0.1:9/').then(() => 'sent', (error) => String(error))"
+    ).startswith("TypeError")
+    policy = page.locator("meta[http-equiv=Content-Security-Policy]").get_attribute("content")
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe" not in policy
+    page.context.close()
+
+
+def test_large_files_of_a_pack_are_hashed_in_pieces(inspector: Inspector, maker: PackMaker) -> None:
+    maker.seal(QUARTER[0], files={"big.bin": bytes(70 * 1024 * 1024)})
+    folder = maker.unpacked(maker.pack())
+    assert inspector.check(folder).verdict == "good"
+    file = next(folder.rglob("big.bin"))
+    with file.open("r+b") as stream:
+        stream.seek(69 * 1024 * 1024)
+        stream.write(b"x")
+    check = inspector.check(folder)
+    assert check.problems == {name_of(file, folder): ["The file was changed."]}
