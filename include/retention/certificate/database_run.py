@@ -14,7 +14,7 @@ from include.policy.retention import Clock, RetentionRule, SqlClock
 from include.policy.rules import Source, translated_message
 from include.retention.certificate.count.inspection import RemainingRecords
 from include.retention.execution.batch_actions import KeptByTrigger
-from include.retention.planning.plan import KeptBy, PlannedClass
+from include.retention.planning.plan import KeptBy, PlannedClass, suspension_reason
 from include.retention.postgres.transaction_counters import UnrecordedChanges
 from include.retention.results import (
     ApprovalResult,
@@ -289,9 +289,8 @@ def reasons_for_staying(case: DatabaseRun) -> list[tuple[Message | str, Message,
 
 def _reasons_of_class(case: DatabaseRun, planned: PlannedClass) -> list[tuple[Message, int]]:
     rule, execution = case.rule(planned.name), case.execution
-    suspended = rule.suspended.message if rule and rule.suspended else _SUSPENDED
     return [
-        (suspended, planned.suspended),
+        (suspension_reason(rule), planned.suspended),
         (
             _("another record class requires a longer retention of the same records"),
             planned.kept_longer,
@@ -342,7 +341,6 @@ _REFUSED = {
         "was rolled back"
     ),
 }
-_SUSPENDED = _("a condition of the retention schedule suspends the disposition")
 
 
 def _reasons_not_erased(case: DatabaseRun, planned: PlannedClass) -> list[tuple[Message, int]]:

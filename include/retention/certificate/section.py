@@ -32,7 +32,13 @@ from include.retention.certificate.database_run import (
 )
 from include.retention.planning.approval import describe_limit
 from include.retention.planning.counting import MOST_HOLDS
-from include.retention.planning.plan import PlannedClass, file_name, rule_digest
+from include.retention.planning.plan import (
+    ON_LEGAL_HOLD,
+    SUSPENDED,
+    PlannedClass,
+    file_name,
+    rule_digest,
+)
 from include.retention.results import ApprovalResult, EffectiveHold, LedgerEntries, PlanResult
 
 NOTHING = "—"
@@ -263,8 +269,8 @@ def _due_table(case: DatabaseRun) -> Table:
             (_("Period not started"), "number", lambda planned: planned.not_started),
             (_("Expired"), "number", lambda planned: planned.expired),
             (_("Erasure requested"), "number", lambda planned: planned.requested),
-            (_("On legal hold"), "number", lambda planned: planned.held),
-            (_("Suspended"), "number", lambda planned: planned.suspended),
+            (ON_LEGAL_HOLD, "number", lambda planned: planned.held),
+            (SUSPENDED, "number", lambda planned: planned.suspended),
             (
                 _("Referenced by other records"),
                 "number",

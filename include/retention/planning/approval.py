@@ -25,13 +25,20 @@ from include.approvals.required_action import (
 from include.erasure import requests
 from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
-from include.messages import Message, _
+from include.messages import Message, _, verbatim
 from include.policy.datamap import MappedDatabase
 from include.policy.retention import Approval, RetentionRule
 from include.reports.i18n import Translator
 from include.retention.database import RetentionDatabase
 from include.retention.planning.breaker import ExceededLimit
-from include.retention.planning.plan import Plan, file_name, read_plan
+from include.retention.planning.plan import (
+    ON_LEGAL_HOLD,
+    SUSPENDED,
+    Plan,
+    file_name,
+    read_plan,
+    suspension_reason,
+)
 from include.retention.postgres.session import prepare_session
 from include.retention.results import ApprovalResult, PlanResult
 from include.services.errors import ControlFailed
@@ -110,6 +117,7 @@ def build_form(
         parts.append(f"### {name}")
         parts.append("\n".join(f"- {words.text(fact)}" for fact in _plan_facts(plan, people)))
         parts.append(_class_table(plan, rules, tripped, words))
+        parts += _suspensions(plan, rules, tripped, words)
     return RequiredAction(subject, "\n\n".join(parts) + "\n", list(people.approvers), content)
 
 
@@ -174,8 +182,8 @@ def _class_table(
     head = [
         _("Record class"),
         _("Expired"),
-        _("On legal hold"),
-        _("Suspended"),
+        ON_LEGAL_HOLD,
+        SUSPENDED,
         _("To delete"),
         _("To mask"),
         _("Partitions"),
@@ -200,6 +208,36 @@ def _class_table(
             ]
         )
     return markdown_table([words.text(text) for text in head], rows)
+
+
+def _suspensions(
+    plan: Plan,
+    rules: Mapping[str, RetentionRule],
+    tripped: Sequence[ExceededLimit],
+    words: Translator,
+) -> list[str]:
+    """Return a paragraph for each record class with suspended records, which states the reason.
+
+    The certificate of deletion states the same reason.
+    """
+    names = {trip.name for trip in tripped}
+    return [
+        words.text(
+            _(
+                "{record_class}: {count} records are suspended. Reason: {reason}.",
+                record_class=_escaped_title(rules[planned.name]),
+                count=planned.suspended,
+                reason=escape_message(suspension_reason(rules[planned.name])),
+            )
+        )
+        for planned in plan.classes
+        if planned.name in names and planned.suspended
+    ]
+
+
+def _escaped_title(rule: RetentionRule) -> Message:
+    title = rule.message
+    return verbatim(escape_text(title)) if isinstance(title, str) else escape_message(title)
 
 
 def has_approvers(database: RetentionDatabase, plan: Plan) -> bool:

@@ -13,11 +13,26 @@ from datetime import datetime
 from typing import Any, Literal
 
 from include.frozen import StrictModel
+from include.messages import Message, _
 from include.policy.retention import RetentionRule
 from include.services.errors import ControlFailed
 
 SCHEMA = "1"
 Event = Literal["DELETE", "UPDATE"]
+
+ON_LEGAL_HOLD, SUSPENDED = _("On legal hold"), _("Suspended")
+"""Headings of the approval form and of the certificate of deletion."""
+
+
+def suspension_reason(rule: RetentionRule | None) -> Message:
+    """Return why the disposition of records of a record class is suspended.
+
+    Args:
+        rule: record class in retention.yaml; None if it no longer exists.
+    """
+    if rule is None or rule.suspended is None:
+        return _("a condition of the retention schedule suspends the disposition")
+    return rule.suspended.message
 
 
 class KeptBy(StrictModel):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from include.cli.answers import people as sample_people
+from include.evidence import ledger
 from include.incident.form import Action
 from include.incident.incident_ids import Kind
 from include.incident.incident_run import IncidentRecord, record_of
@@ -44,6 +45,7 @@ LOOK_EVERY = 1.0
 ERRORS = "logs/incidents.err"
 AGAIN = "{}_again"  # name of the second run if Trigger is pressed twice
 PATH = re.compile(r"Word; Chinese and English\) is stored in (\S+)")
+ADDRESS = re.compile(r"Word; Chinese and English\): \S+/compliance/evidence/([0-9]+)")
 
 
 @dataclass
@@ -182,9 +184,18 @@ class IncidentDriver:
             self.played.refused[move.task, user] = status
 
     def _documents(self, move: Move, action: Mapping[str, Any]) -> None:
-        if match := PATH.search(action["body"]):
-            folder = Path(match[1].rstrip("."))
+        if folder := self._document_folder(action["body"]):
             self.played.documents[move.key] = sorted(path.name for path in folder.iterdir())
+
+    def _document_folder(self, body: str) -> Path | None:
+        """Return the folder of the document that a form names or links to; None without one."""
+        if match := ADDRESS.search(body):
+            with self.services.state.connect() as conn:
+                row = ledger.row_at(conn, int(match[1]))
+            assert row is not None
+            return Path(self.services.store("evidence_store").description) / row.bundle
+        match = PATH.search(body)
+        return Path(match[1].rstrip(".")) if match else None
 
 
 def _name(action: Mapping[str, Any]) -> str:

@@ -281,12 +281,12 @@ def ransomware(sample: Sample, now: datetime) -> Script:
     moves = usual(["isolate", "protect_backups", "change_secrets", "police"], cause)
     notes = "Nothing is to be restored yet"
     contained = {**moves[0].entered, "contained_at": after(3), "notes": notes}
-    moves = changed(moves, "contain", entered=contained, shows=("OVERDUE by", "已逾期"))
+    moves = changed(moves, "contain", entered=contained, shows=("OVERDUE", "已逾期"))
     moves = changed(
         moves,
         "grade",
         entered={"grade": "larger", "reason": "The press knows"},
-        shows=("OVERDUE by", "已逾期"),
+        shows=("OVERDUE", "已逾期"),
     )
     for index, hours in ((CAC, 5), (POSTAL, 3.5)):
         entered = {"receipt": "R-1", "handed_in_at": after(hours)}

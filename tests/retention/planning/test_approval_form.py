@@ -9,9 +9,10 @@ import pytest
 from include.approvals.required_action import RequiredAction
 from include.messages import Message, verbatim
 from include.policy.rules import translated_message
+from include.reports.i18n import Translator
 from include.retention.planning.approval import PlanPeople, build_form
 from include.retention.planning.breaker import ExceededLimit
-from include.retention.planning.plan import Plan, PlannedClass
+from include.retention.planning.plan import Plan, PlannedClass, suspension_reason
 from tests.retention.retention_schema import rule
 
 HOSTILE = "x](http://y) ![i](http://z) <b>*e*\n# head | cell\u202e"
@@ -81,6 +82,24 @@ def test_approval_form_has_separate_columns_for_records_on_legal_hold_and_suspen
     chinese, english = page().body.split("### English")
     assert "| On legal hold | Suspended |" in english
     assert "| 法律保全 | 暂缓 |" in chinese
+
+
+def test_approval_form_states_why_records_are_suspended_as_the_certificate_does() -> None:
+    reason = {"en": "a claim is open", "zh-CN": "有未结索赔"}
+    suspended = {"where": "claim_open", "title": reason}
+    paper = rule("t", name="paper", title={"en": "Paper", "zh-CN": "单据"}, suspended=suspended)
+    for rules, english, chinese in (
+        ({"paper": paper}, reason["en"], reason["zh-CN"]),
+        ({"paper": rule("t", name="paper")}, "retention schedule suspends", "暂缓"),
+    ):
+        form = build_form(
+            PLAN, verbatim("Shop"), rules, TRIPPED, PlanPeople((), ("bo",)), "UTC", "1:a"
+        )
+        first, second = form.body.split("### English")
+        assert chinese in first.strip().splitlines()[-1]
+        assert "3 records are suspended. Reason: " in second
+        assert english in second.strip().splitlines()[-1]
+        assert Translator("en").text(suspension_reason(rules["paper"])) in second
 
 
 @pytest.mark.parametrize("recent", [0, 4_321])
