@@ -159,10 +159,12 @@ def recover_ledger(
 
     A bundle is added only if it has a trusted seal and continues the chain of bundles. Then the
     command compares the state database with the figures in sealed bundles, and lists the erasures,
-    legal holds and erasure requests that are missing.
+    legal holds and erasure requests that are missing. Bundles that the history of controls lacks
+    are added to it.
 
     Exit code 1: the state database still lacks entries.
     """
+    from include.evidence.control_index import fill_index
     from include.evidence.ledger_recovery import lock_end
     from include.evidence.ledger_recovery import recover_ledger as recover
     from include.evidence.signing import TrustedKeys
@@ -178,9 +180,14 @@ def recover_ledger(
                 services.clock,
                 lock_end(store, services.clock, services.pack.evidence),
             )
+            indexed = 0
+            while added := fill_index(store, conn, TrustedKeys(services.trusted)):
+                indexed += added
         for bundle in entered:
             results.print(f"entered  {bundle}", soft_wrap=True)
         results.print(f"{len(entered)} bundles entered")
+        if indexed:
+            results.print(f"{indexed} bundles added to the history of controls")
         if accept_losses:
             return _accept_losses(services, by, because)
         return _show_losses(services)

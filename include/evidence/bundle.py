@@ -17,6 +17,7 @@ from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 
 from include.evidence import index, ledger
+from include.evidence.control_index import controls_in, enter_controls, enter_known_controls
 from include.evidence.folder import (
     LARGEST_RESULT,
     MOST_FILES,
@@ -76,11 +77,13 @@ def seal(
     lock_until: datetime | None = None,
     trusted: Iterable[bytes] = (),
     workflows: Collection[str] = (),
+    pack_controls: Collection[str] = (),
 ) -> SealedBundle:
     """Write and sign a run's evidence bundle, and add its row to the evidence ledger.
 
     The call can be repeated after an error or after its process was killed. The function writes the
-    files. Then one transaction commits the ledger row and the signature. The signature is put into
+    files. Then one transaction commits the ledger row, the rows of the history index and the
+    signature. The signature is put into
     the store only after this commit. If the database connection is lost, the lock
     `StateLock.EVIDENCE` is lost as well. In this case nothing is signed, and the next attempt
     writes the folder again. If the process is killed after the commit, the next seal of any run
@@ -108,6 +111,8 @@ def seal(
             finished before this seal.
         workflows: names of workflows whose folders are searched for bundles without a ledger row.
             Workflows that have a ledger row are searched as well.
+        pack_controls: ids of all controls of the policy pack. The first seal that names a control
+            records since when the control is known.
 
     Raises:
         UsageError: a file name is not allowed, there are too many files, or the result is too
@@ -184,6 +189,8 @@ def seal(
             ),
         )
         keep_signature(conn, bundle, signer.sign(sums))
+        enter_controls(conn, row.seq, controls_in(result_json))
+        enter_known_controls(conn, pack_controls, row.sealed_at)
     with transaction():
         return _sealed(conn, row)
 

@@ -6,22 +6,25 @@ if an earlier run passed.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
+from types import MappingProxyType
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection
 
-from include.evidence import index
+from include.evidence import control_index, index
 from include.evidence.bundle_reader import BundleReader
 from include.evidence.check import EvidenceRefused
+from include.evidence.checkpoint import Checkpoint
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import ControlState, ControlStatus, Finding, Outcome, Result
 from include.evidence.verify import link_before
 from include.messages import Message, _
-from include.policy.period import add_period, utc
+from include.policy.period import Period, add_period, utc
 from include.policy.rules import Control
 
 AHEAD = timedelta(minutes=5)  # accepted difference between the clocks of two machines
@@ -34,6 +37,7 @@ _SEARCHED_BUNDLES = (
 )
 
 
+NOTHING_KNOWN: Mapping[str, datetime] = MappingProxyType({})
 SEALED_AHEAD = _(
     "the bundle was sealed with a time in the future, so its age is unknown: a system clock "
     "was wrong"
@@ -47,13 +51,15 @@ class Age(StrEnum):
         IN_TIME: not older than one cadence and its grace period.
         LATE: older than one cadence and its grace period.
         STALE: older than two cadences.
-        NEVER: the control has no evidence.
+        NEVER: the control has no evidence yet, and its first due date has not passed.
+        MISSING: the control has no evidence, and its first due date has passed.
     """
 
     IN_TIME = "in_time"
     LATE = "late"  # older than one cadence and its grace
     STALE = "stale"  # older than two cadences
-    NEVER = "never"  # without evidence
+    NEVER = "never"  # without evidence, not due yet
+    MISSING = "missing"  # without evidence, although due
 
 
 @dataclass(frozen=True)
@@ -67,10 +73,11 @@ class ControlEvidence:
             no result for the control.
         problem: why the newest bundle is not valid or has no result for the control; None
             otherwise.
-        due_at: when the next evidence is due, in UTC; None if the control has no evidence.
+        due_at: when the next evidence is due, in UTC; None if the control has no evidence and no
+            seal has known the control yet.
         age: whether the newest evidence is in time, late or stale according to the cadence;
-            `Age.NEVER` if the control has no evidence. The age is counted from `finished_at`, or
-            from the time of the seal if the bundle is not valid.
+            `Age.NEVER` or `Age.MISSING` if the control has no evidence. The age is counted from
+            `finished_at`, or from the time of the seal if the bundle is not valid.
         trend: run outcomes of the 14 newest bundles that are evidence for the control, oldest
             first.
         findings: all findings of the newest bundle, including those against other clauses.
@@ -78,6 +85,8 @@ class ControlEvidence:
             result; None if the newest bundle is not valid.
         is_checked: whether the content of every file of the newest bundle was checked. False if the
             bundle is too large for a complete check.
+        is_indexed: whether `status` comes from the history index, because the files of the bundle
+            were removed after the past day that is shown.
     """
 
     control: Control
@@ -90,25 +99,72 @@ class ControlEvidence:
     findings: tuple[Finding, ...] = ()
     finished_at: datetime | None = None
     is_checked: bool = True
+    is_indexed: bool = False
 
     @property
-    def outcome(self) -> Outcome:
-        """Return the current outcome of the control.
+    def outcome(self) -> Outcome | None:
+        """Return the outcome of the control.
 
-        - ``fail`` if there is no bundle, if the newest bundle is not valid or does not mention the
-          control, if it is older than two cadences, or if the measured value does not meet the
-          target.
+        - None if the control has no evidence yet, and its first due date has not passed.
+        - ``fail`` if the first due date has passed without evidence, if the newest bundle is not
+          valid or does not mention the control, if it is older than two cadences, or if the
+          measured value does not meet the target.
         - ``attention`` if the newest bundle says that the control was not measured, if the bundle
           is late, or if it is too large for a complete check.
         - ``pass`` in all other cases.
         """
-        if self.status is None or self.age in (Age.STALE, Age.NEVER):
+        if self.age is Age.NEVER:
+            return None
+        if self.status is None:
             return Outcome.FAIL
-        if self.status.state is ControlState.FAILED:
-            return Outcome.FAIL
-        if self.status.state is ControlState.NO_EVIDENCE or self.age is Age.LATE:
-            return Outcome.ATTENTION
-        return Outcome.PASS if self.is_checked else Outcome.ATTENTION
+        outcome = outcome_of(self.status.state, self.age)
+        return outcome if self.is_checked else Outcome.worst([outcome, Outcome.ATTENTION])
+
+
+def outcome_of(state: ControlState, age: Age) -> Outcome:
+    """Return the outcome of a control from the state in its newest evidence and the age of it.
+
+    Args:
+        state: state of the control in its newest evidence.
+        age: whether this evidence is in time, late or stale.
+    """
+    if age not in (Age.IN_TIME, Age.LATE) or state is ControlState.FAILED:
+        return Outcome.FAIL
+    if state is ControlState.NO_EVIDENCE or age is Age.LATE:
+        return Outcome.ATTENTION
+    return Outcome.PASS
+
+
+@dataclass(frozen=True)
+class PruneState:
+    """Which bundles have no files any more.
+
+    Attributes:
+        pruned: sequence number of the last bundle whose files were removed at the time that is
+            shown.
+        pruned_later: sequence number of the last bundle whose files were removed after that time;
+            not above `pruned` if the present is shown.
+    """
+
+    pruned: int = 0
+    pruned_later: int = 0
+
+    @classmethod
+    def at(cls, checkpoint: Checkpoint | None, as_of: datetime | None) -> PruneState:
+        """Return which bundles have no files at a time.
+
+        Earlier checkpoints are deleted. So for a time before the newest checkpoint, it is not known
+        which bundles were pruned before that time. They count as pruned later.
+
+        Args:
+            checkpoint: the newest checkpoint; None if no bundle was pruned.
+            as_of: a past time; None for the present.
+        """
+        if checkpoint is None:
+            return cls()
+        if as_of is None or checkpoint.signed_at <= as_of:
+            return cls(checkpoint.up_to_seq, checkpoint.up_to_seq)
+        return cls(0, checkpoint.up_to_seq)
 
 
 def read_control_evidence(
@@ -117,7 +173,10 @@ def read_control_evidence(
     controls: Sequence[Control],
     now: datetime,
     zone: ZoneInfo,
-    pruned: int = 0,
+    pruned: int | PruneState = 0,
+    *,
+    as_of: datetime | None = None,
+    known_since: Mapping[str, datetime] = NOTHING_KNOWN,
 ) -> list[ControlEvidence]:
     """Return the evidence of each control, in the order of the given controls.
 
@@ -125,22 +184,57 @@ def read_control_evidence(
         conn: connection to the state database.
         bundle_reader: reads and checks the bundles.
         controls: controls of the policy pack.
-        now: the current time.
+        now: the current time; ignored if `as_of` is given.
         zone: timezone of the policy pack, in which cadences of days or months are counted.
-        pruned: sequence number of the last bundle whose files were pruned.
+        pruned: sequence number of the last bundle whose files were pruned, or the `PruneState`.
+        as_of: a past time. The function returns the evidence that it would have returned at this
+            time: it counts only bundles that were sealed at this time or before. None for the
+            present.
+        known_since: since when a seal has known each control, by control id. The first evidence of
+            a control is due one cadence later.
 
     Raises:
         StoreError: the evidence store cannot be read.
     """
-    newest = index.newest_of(conn, {control.workflow for control in controls}, _SEARCHED_BUNDLES)
+    moment = now if as_of is None else as_of
+    state = pruned if isinstance(pruned, PruneState) else PruneState(pruned, pruned)
+    workflows = {control.workflow for control in controls}
+    newest = index.newest_of(conn, workflows, _SEARCHED_BUNDLES, sealed_by=as_of)
     states = []
     for control in controls:
         rows = [row for row in newest.get(control.workflow, []) if control.id in row.controls]
         if not rows and len(newest.get(control.workflow, [])) == _SEARCHED_BUNDLES:
-            older = index.newest_of(conn, {control.workflow}, TREND, {control.id})
+            older = index.newest_of(conn, {control.workflow}, TREND, {control.id}, sealed_by=as_of)
             rows = older.get(control.workflow, [])
-        states.append(_evidence_of(conn, bundle_reader, control, rows[:TREND], now, zone, pruned))
+        if rows:
+            evidence = _evidence_of(conn, bundle_reader, control, rows[:TREND], moment, zone, state)
+        else:
+            evidence = _without_evidence(control, known_since.get(control.id), moment, zone)
+        states.append(evidence)
     return states
+
+
+def first_due(known_since: datetime | None, control: Control, zone: ZoneInfo) -> datetime | None:
+    """Return when the first evidence of a control is due: a cadence after it became known.
+
+    Return None if no seal has known the control yet.
+
+    Args:
+        known_since: time of the first seal that knew the control; None if there was none.
+        control: the control.
+        zone: timezone in which cadences of days or months are counted.
+    """
+    return None if known_since is None else add_period(known_since, control.cadence, zone)
+
+
+def _without_evidence(
+    control: Control, known_since: datetime | None, now: datetime, zone: ZoneInfo
+) -> ControlEvidence:
+    due_at = first_due(known_since, control, zone)
+    if known_since is None or utc(known_since) > utc(now):
+        due_at = None  # at that time, no seal had known the control
+    age = Age.MISSING if due_at is not None and utc(now) > due_at else Age.NEVER
+    return ControlEvidence(control, None, None, None, due_at, age)
 
 
 def _evidence_of(
@@ -150,22 +244,21 @@ def _evidence_of(
     rows: Sequence[LedgerRow],
     now: datetime,
     zone: ZoneInfo,
-    pruned: int,
+    pruned: PruneState,
 ) -> ControlEvidence:
-    if not rows:
-        return ControlEvidence(control, None, None, None, None, Age.NEVER)
     newest = rows[0]
     trend = tuple(Outcome(row.outcome) for row in reversed(rows))
 
     def invalid(problem: Message) -> ControlEvidence:
         due_at = add_period(newest.sealed_at, control.cadence, zone)
-        age = _age(now, newest.sealed_at, control, zone)
+        age = age_at(now, newest.sealed_at, control.cadence, zone)
         return ControlEvidence(control, newest, None, problem, due_at, age, trend)
 
-    if newest.seq <= pruned:
-        return invalid(
-            _("the files of the bundle were removed at the end of their retention period")
-        )
+    removed = _("the files of the bundle were removed at the end of their retention period")
+    if newest.seq <= pruned.pruned:
+        return invalid(removed)
+    if newest.seq <= pruned.pruned_later:
+        return _indexed(conn, bundle_reader, control, newest, now, zone, trend) or invalid(removed)
     try:
         result = bundle_reader.result(newest)
         check = bundle_reader.checked(newest, lambda: link_before(conn, newest))
@@ -185,11 +278,50 @@ def _evidence_of(
         status,
         None if status else _("the newest evidence bundle has no result for this control"),
         add_period(result.finished_at, control.cadence, zone),
-        _age(now, result.finished_at, control, zone),
+        age_at(now, result.finished_at, control.cadence, zone),
         trend,
         tuple(result.findings),
         finished_at=result.finished_at,
         is_checked=check.complete,
+    )
+
+
+def _indexed(
+    conn: Connection,
+    bundle_reader: BundleReader,
+    control: Control,
+    row: LedgerRow,
+    now: datetime,
+    zone: ZoneInfo,
+    trend: tuple[Outcome, ...],
+) -> ControlEvidence | None:
+    """Return the evidence of a control on a past day from the history index.
+
+    It is used if the files of the bundle were removed since that day. Return None if the ledger row
+    was changed, or if the index has no row.
+    """
+    indexed = control_index.find(conn, control.id, row.seq)
+    if indexed is None or not bundle_reader.is_authentic(row):
+        return None
+    status = ControlStatus(
+        id=control.id,
+        clause=indexed.clause,
+        title=control.message,
+        indicator=control.indicator.name,
+        target=control.indicator.target,
+        value=indexed.value,
+        state=ControlState(indexed.state),
+    )
+    return ControlEvidence(
+        control,
+        row,
+        status,
+        None,
+        add_period(indexed.finished_at, control.cadence, zone),
+        age_at(now, indexed.finished_at, control.cadence, zone),
+        trend,
+        finished_at=indexed.finished_at,
+        is_indexed=True,
     )
 
 
@@ -207,21 +339,45 @@ def is_ahead(row: LedgerRow, result: Result, now: datetime) -> bool:
     return max(utc(row.sealed_at), utc(result.finished_at)) > utc(now) + AHEAD
 
 
-def _age(now: datetime, finished_at: datetime, control: Control, zone: ZoneInfo) -> Age:
+def age_at(now: datetime, finished_at: datetime, cadence: Period, zone: ZoneInfo) -> Age:
     """Return how old a control's evidence is, compared with the cadence of the control.
 
     Args:
-        now: the current time.
+        now: the time at which the age is determined.
         finished_at: time from which the age counts. For a valid bundle, it is the end of the run's
             checks according to the signed result. The time of the seal would be too late if the
             ledger row was lost and added again.
-        control: the control.
+        cadence: the cadence of the control.
         zone: timezone in which cadences of days or months are counted.
     """
-    due_at = add_period(finished_at, control.cadence, zone)
-    if utc(now) <= due_at + min((due_at - utc(finished_at)) / GRACE_DIVISOR, _MOST_GRACE):
+    late_at, stale_at = age_limits(utc(finished_at), cadence, zone)
+    if utc(now) <= late_at:
         return Age.IN_TIME
-    return Age.LATE if utc(now) <= add_period(due_at, control.cadence, zone) else Age.STALE
+    return Age.LATE if utc(now) <= stale_at else Age.STALE
+
+
+@lru_cache(maxsize=65536)  # calendar arithmetic takes most of the time of a picture
+def age_limits(finished_at: datetime, cadence: Period, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    """Return until when evidence is in time, and until when it is not stale, both in UTC.
+
+    Args:
+        finished_at: time from which the age counts.
+        cadence: the cadence of the control.
+        zone: timezone in which cadences of days or months are counted.
+    """
+    due_at = add_period(finished_at, cadence, zone)
+    grace = min((due_at - utc(finished_at)) / GRACE_DIVISOR, _MOST_GRACE)
+    return due_at + grace, add_period(due_at, cadence, zone)
+
+
+def worst(outcomes: Iterable[Outcome | None]) -> Outcome | None:
+    """Return the worst of several outcomes; None if there is none.
+
+    Args:
+        outcomes: outcomes. None, for controls without evidence yet, is ignored.
+    """
+    definite = [outcome for outcome in outcomes if outcome is not None]
+    return Outcome.worst(definite) if definite else None
 
 
 @dataclass(frozen=True)
@@ -259,12 +415,15 @@ class ClauseEvidence:
         return all(control.status is not None for control in self.controls)
 
     @property
-    def outcome(self) -> Outcome:
-        """Return the worst of the controls' outcomes and the findings' severities."""
+    def outcome(self) -> Outcome | None:
+        """Return the worst of the controls' outcomes and the findings' severities.
+
+        Return None if no control has evidence yet, and there is no finding.
+        """
         severities = [
             finding.severity for bundle in self.findings_by_bundle for finding in bundle.findings
         ]
-        return Outcome.worst([*(control.outcome for control in self.controls), *severities])
+        return worst([*(control.outcome for control in self.controls), *severities])
 
 
 def by_clause(controls: Collection[ControlEvidence]) -> list[ClauseEvidence]:

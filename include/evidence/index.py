@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -19,6 +19,7 @@ from include.evidence.ledger import LedgerRow
 from include.evidence.model import Outcome
 
 PAGE_SIZE = 50
+_SMALLEST = timedelta(microseconds=1)  # difference between two times in the ledger
 
 
 class Order(StrEnum):
@@ -183,7 +184,11 @@ def page(
 
 
 def newest_of(
-    conn: Connection, of: Collection[str], page_size: int, controls: Collection[str] | None = None
+    conn: Connection,
+    of: Collection[str],
+    page_size: int,
+    controls: Collection[str] | None = None,
+    sealed_by: datetime | None = None,
 ) -> dict[str, list[LedgerRow]]:
     """Return the ledger rows of the newest bundles of several workflows, by workflow name.
 
@@ -195,8 +200,14 @@ def newest_of(
         page_size: maximum number of bundles per workflow.
         controls: control ids; only bundles that are evidence for at least one of them are returned.
             None for all bundles.
+        sealed_by: only bundles that were sealed at this time or before are returned; None for all
+            bundles.
     """
-    bundles = BundleFilter(frozenset(of), None if controls is None else frozenset(controls))
+    bundles = BundleFilter(
+        frozenset(of),
+        None if controls is None else frozenset(controls),
+        until=None if sealed_by is None else sealed_by + _SMALLEST,
+    )
     query = f"""
 SELECT l.* FROM unnest(CAST(:workflows AS text[])) AS w (dag_id)
 CROSS JOIN LATERAL (

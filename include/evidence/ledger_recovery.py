@@ -27,6 +27,7 @@ from sqlalchemy import Connection, select
 from include.evidence import ledger
 from include.evidence.check import columns_of, finished_at_of, is_result_of_folder
 from include.evidence.checkpoint import newest_checkpoint, synchronize_checkpoint, unpruned_gaps
+from include.evidence.control_index import IndexedControl, controls_in, enter_controls
 from include.evidence.folder import LARGEST_SIGNATURE, SIGNATURE, Link, StoreFolder
 from include.evidence.ledger import LedgerRow
 from include.evidence.signing import Signer, TrustedKeys
@@ -179,15 +180,17 @@ def _stored_signature(store: ObjectStore, bundle: str) -> bytes | None:
 
 @dataclass(frozen=True)
 class _Content:
-    """The values of a result.json that a ledger row needs.
+    """The values of a result.json that a ledger row and the history index need.
 
     Attributes:
         columns: values of the ledger row, by column name.
         finished_at: when the checks of the run ended.
+        controls: the rows of the history index.
     """
 
     columns: dict[str, Any]
     finished_at: datetime
+    controls: list[IndexedControl]
 
 
 def recover_ledger(
@@ -424,6 +427,7 @@ class Recovery:
                 key_fingerprint=bundle.signed.signed_by,
             ),
         )
+        enter_controls(self.conn, seq, content.controls)
         begun = evidence_intent.c.bundle == bundle.name
         self.conn.execute(evidence_intent.delete().where(begun))
         return row
@@ -468,7 +472,9 @@ def _first_readable(
         if result_json is None or not is_result_of_folder(result_json, bundle.name):
             continue
         try:
-            content = _Content(columns_of(result_json), finished_at_of(result_json))
+            content = _Content(
+                columns_of(result_json), finished_at_of(result_json), controls_in(result_json)
+            )
         except ValueError:
             continue
         return bundle, content

@@ -16,8 +16,10 @@ from include.evidence.check import (
     check_bundle,
     check_row,
     check_signature,
+    read_result,
 )
 from include.evidence.checkpoint import Checkpoint, check_tombstones, checkpoints, pruned_up_to
+from include.evidence.control_index import IndexedControl, controls_in, index_rows
 from include.evidence.folder import (
     DEPTH,
     LARGEST_KEY,
@@ -83,6 +85,7 @@ class _Evidence:
         begun: folders of bundles whose seal has started and not finished.
         signatures: signatures that the store may not have yet, by bundle folder.
         folders: names of the stored files, by bundle folder.
+        history: rows of the history index, by the sequence number of the bundle.
     """
 
     store: ObjectStore
@@ -93,6 +96,7 @@ class _Evidence:
     begun: set[str]
     signatures: dict[str, bytes]
     folders: dict[str, set[str]]
+    history: dict[int, frozenset[IndexedControl]]
 
     def folder(self, bundle: str) -> StoreFolder:
         listed = self.folders.get(bundle, set())
@@ -259,6 +263,7 @@ def _check_chain(evidence: _Evidence) -> None:
         signed.sums.previous: bundle for bundle, signed in unrecorded.items() if signed is not None
     }
     previous = evidence.start
+    misindexed: _Bad | None = None
     seq = evidence.checkpoint.up_to_seq if evidence.checkpoint else 0
     for row in evidence.rows:
         seq += 1
@@ -274,7 +279,9 @@ def _check_chain(evidence: _Evidence) -> None:
                     ),
                 )
             folder = evidence.folder(row.bundle)
-            check_row(row, check_bundle(folder, evidence.keys), folder, previous)
+            signed = check_bundle(folder, evidence.keys)
+            check_row(row, signed, folder, previous)
+            misindexed = misindexed or _index_problem(evidence, row, read_result(folder, signed))
         except EvidenceRefused as bad:
             raise _Bad(row.bundle, bad.message) from bad
         previous = row.link
@@ -284,6 +291,28 @@ def _check_chain(evidence: _Evidence) -> None:
     if unknown := sorted(unrecorded.keys() - waiting):
         first = follower if follower in unknown else unknown[0]
         raise _Bad(first, _("the evidence ledger has no row for this bundle"))
+    if misindexed is not None:  # after all checks of the evidence, which does not depend on it
+        raise misindexed
+
+
+def _index_problem(evidence: _Evidence, row: LedgerRow, result_json: bytes) -> _Bad | None:
+    """Return the problem of a bundle that differs from its rows in the history index.
+
+    Return None if there is no difference, or if the index has no rows of the bundle yet.
+
+    Args:
+        evidence: the content of the ledger and the store.
+        row: ledger row of the bundle.
+        result_json: content of the bundle's result.json.
+    """
+    indexed = evidence.history.get(row.seq)
+    if indexed is None or indexed == frozenset(controls_in(result_json)):
+        return None
+    differs = _(
+        "the bundle is valid, but the history of controls in the state database states other "
+        "results than the bundle; the pictures on the compliance pages are therefore wrong"
+    )
+    return _Bad(row.bundle, differs)
 
 
 def _check_checkpoint(evidence: _Evidence, checkpoint: Checkpoint) -> None:
@@ -313,6 +342,7 @@ def _read_evidence(store: ObjectStore, conn: Connection, keys: TrustedKeys) -> _
         marks = checkpoints(conn)
         begun = set(conn.scalars(select(evidence_intent.c.bundle)))
         signatures = pending_signatures(conn)
+        history = index_rows(conn)
         for stored in store.list():
             parts = stored.key.split("/")
             if len(parts) > DEPTH:  # objects higher up are extracts of incidents
@@ -325,7 +355,7 @@ def _read_evidence(store: ObjectStore, conn: Connection, keys: TrustedKeys) -> _
         folders.pop(bundle, None)  # a prune that did not finish; the checkpoint stands
     kept = [row for row in every if row.seq > pruned]
     tombstones = [row for row in every if row.seq <= pruned]
-    return _Evidence(store, keys, kept, tombstones, checkpoint, begun, signatures, folders)
+    return _Evidence(store, keys, kept, tombstones, checkpoint, begun, signatures, folders, history)
 
 
 @contextmanager
@@ -467,6 +497,13 @@ def _remarks(evidence: _Evidence) -> Iterator[Message]:
             "{count} rows of removed bundles are missing from the evidence ledger, so "
             "ParcelSeal cannot refuse to repeat tasks of the runs that sealed these bundles",
             count=lost,
+        )
+    missing = sum(bool(row.controls) and row.seq not in evidence.history for row in evidence.rows)
+    if missing:
+        yield _(
+            "the history of controls in the state database lacks {count} bundles; each seal adds "
+            "some of them, and `recover-ledger` adds all",
+            count=missing,
         )
     for bundle, names in sorted(evidence.folders.items()):
         if SIGNATURE not in names and bundle not in recorded:

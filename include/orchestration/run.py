@@ -29,7 +29,11 @@ from include.orchestration.finding_register import update_register
 from include.orchestration.interrupted_runs import is_interrupted
 from include.orchestration.redacted_errors import redact_traceback
 from include.orchestration.retry_policy import PermanentFailure, is_in_process, must_end_soon
-from include.orchestration.run_bundle import forget_earlier_runs, seal_bundle
+from include.orchestration.run_bundle import (
+    fill_history_index,
+    forget_earlier_runs,
+    seal_bundle,
+)
 from include.orchestration.run_lock import RunSealed, at_work, refuse_unrecorded, sealing, unsealed
 from include.orchestration.step_records import failed, interrupted, interrupted_run, unanswered
 from include.registry import WORKFLOWS, workflow
@@ -295,6 +299,7 @@ def seal_run(
         update_register(live)
     if live is services:
         forget_earlier_runs(live, key)
+        fill_history_index(live)
     if announce is not None:
         announce(sealed)
     return {

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from include.evidence.bundle import seal
 from include.evidence.bundle_reader import SealedRun, read_sealed
+from include.evidence.control_index import fill_index
 from include.evidence.ledger_recovery import lock_end
 from include.evidence.model import (
     REGISTERS_STEP,
@@ -20,6 +21,7 @@ from include.evidence.model import (
 )
 from include.evidence.prune import delete_step_records
 from include.evidence.report_number import report_number
+from include.evidence.signing import TrustedKeys
 from include.orchestration.retry_policy import must_end_soon
 from include.reports.conclusion import Conclusion
 from include.reports.letterhead import letterhead_of
@@ -112,6 +114,7 @@ def seal_bundle(
             lock_until=lock_end(store, services.clock, services.pack.evidence),
             trusted=services.trusted,
             workflows=reader.workflows,
+            pack_controls=[control.id for control in services.pack.controls],
         )
         sealed = read_sealed(store, conn, services.trusted, context.dag_id, context.run_id)
     assert sealed is not None
@@ -144,3 +147,21 @@ def forget_earlier_runs(live: Services, run: tuple[str, str]) -> None:
         return
     for bundle in removal.refused:
         log.warning("The bundle %s does not verify; the records of its run stay.", bundle)
+
+
+def fill_history_index(live: Services) -> None:
+    """Add some bundles that were sealed before the history index existed to the index.
+
+    If this fails, the task still succeeds, and the next seal continues. Nothing is added if this
+    process has to end soon.
+
+    Args:
+        live: the live services.
+    """
+    if stopping.interruption() is not None or must_end_soon():
+        return
+    try:
+        with live.state.connect() as conn:
+            fill_index(live.store("evidence_store"), conn, TrustedKeys(live.trusted))
+    except Exception as error:  # noqa: BLE001 - the text may quote a value
+        log.warning("The history of controls was not completed: %s.", type(error).__name__)

@@ -130,12 +130,12 @@ def bar_chart(chart: BarChart, translator: Translator, identifier: str) -> str:
         identifier: prefix of the ids in the element, unique on the page.
     """
     labels = [translator.value(bar.label) for bar in chart.bars]
-    left = min(260.0, max([_width(label) for label in labels], default=0.0) + 12)
+    left = min(260.0, max([text_width(label) for label in labels], default=0.0) + 12)
     row, top, bottom = 28, 8, 26 if chart.target else 8
     foot = top + row * max(1, len(labels))
     texts = [translator.quantity(bar.value, chart.unit) for bar in chart.bars]
-    right = min(240.0, max([_width(text) for text in texts], default=0.0) + 42)
-    texts = [_shorten(text, right - 42) for text in texts]
+    right = min(240.0, max([text_width(text) for text in texts], default=0.0) + 42)
+    texts = [shorten(text, right - 42) for text in texts]
     measured = [bar.value for bar in chart.bars if bar.value is not None]
     lowest, highest = min(0, *measured, 0), _highest(measured, chart.target)
     end = WIDTH - right
@@ -154,7 +154,7 @@ def bar_chart(chart: BarChart, translator: Translator, identifier: str) -> str:
         tone = "ink" if bar.value is not None else "muted"
         baseline = middle + _MIDDLE
         drawing.texts += [
-            _Text(zero - 8, baseline, _shorten(label, left - 12), "end"),
+            _Text(zero - 8, baseline, shorten(label, left - 12), "end"),
             _Text(WIDTH - 28, baseline, text, "end", tone),
         ]
         if bar.status is not None:
@@ -183,7 +183,7 @@ def trend_chart(chart: TrendChart, translator: Translator, identifier: str) -> s
     divisor, tick_text = _scale(measured, chart.target, chart.unit, translator)
     ticks = _ticks(_highest(measured, chart.target) / divisor)
     tick_labels = ["0" if tick == 0 else tick_text(tick) for tick in ticks]
-    left = min(180.0, max(_width(label) for label in tick_labels) + 14)
+    left = min(180.0, max(text_width(label) for label in tick_labels) + 14)
     right, top, foot = WIDTH - 28, 24, 196
     times = [point.at.timestamp() for point in points] or [0.0]
     pad = max((times[-1] - times[0]) * 0.04, 1800.0)
@@ -197,7 +197,7 @@ def trend_chart(chart: TrendChart, translator: Translator, identifier: str) -> s
     for tick, label in zip(ticks, tick_labels, strict=True):
         y = level(tick)
         drawing.lines.append(_Line([(left, y), (right, y)], "grid"))
-        words = _shorten(label, left - 14)
+        words = shorten(label, left - 14)
         drawing.texts.append(_Text(left - 8, y + _MIDDLE, words, "end", "muted"))
     if chart.target:
         y = level(chart.target.value / divisor)
@@ -336,14 +336,14 @@ def _labels_without_overlap(xs: Sequence[float], texts: Sequence[str]) -> list[i
     kept: list[int] = []
     free = math.inf
     for index in range(len(texts) - 1, -1, -1):
-        half = _width(texts[index]) / 2 + 6
+        half = text_width(texts[index]) / 2 + 6
         if xs[index] + half <= free:
             kept.append(index)
             free = xs[index] - half
     return kept
 
 
-def _width(text: str) -> float:
+def text_width(text: str) -> float:
     """Return the estimated width of a text in SVG units.
 
     The estimate does not depend on the installed fonts.
@@ -352,7 +352,7 @@ def _width(text: str) -> float:
     return _SIZE * (wide + 0.58 * (len(text) - wide))
 
 
-def _shorten(text: str, room: float) -> str:
+def shorten(text: str, room: float) -> str:
     """Replace the middle of a text by an ellipsis if the text is wider than the available space.
 
     The middle is cut because long names usually differ at both ends.
@@ -361,9 +361,9 @@ def _shorten(text: str, room: float) -> str:
         text: text to shorten.
         room: available width in SVG units.
     """
-    if _width(text) <= room:
+    if text_width(text) <= room:
         return text
     keep = len(text)
-    while keep > 2 and _width(text[: keep // 2] + "…" + text[len(text) - keep // 2 :]) > room:
+    while keep > 2 and text_width(text[: keep // 2] + "…" + text[len(text) - keep // 2 :]) > room:
         keep -= 1
     return f"{text[: keep // 2]}…{text[len(text) - keep // 2 :]}"

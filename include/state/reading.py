@@ -12,19 +12,23 @@ from include.state.findings import finding, finding_event, finding_report
 from include.state.migrate import VERSION_TABLE
 from include.state.tables import (
     evidence_checkpoint,
+    evidence_control,
     evidence_intent,
     evidence_ledger,
     legal_hold,
+    policy_control,
     restore_point_operation,
 )
 
 READ_BY_PAGES = (
     evidence_checkpoint,
+    evidence_control,
     evidence_ledger,
     finding,
     finding_event,
     finding_report,
     legal_hold,
+    policy_control,
     restore_point_operation,
 )
 """The tables that the compliance pages read, besides those that workflows declare. The pages may

@@ -61,6 +61,30 @@ evidence_ledger = Table(
     ),
 )
 
+# The result of each control in each bundle, for the history on the pages. It is an index, not
+# evidence: `verify` compares it with the bundles. `include.evidence.control_index` describes it.
+evidence_control = Table(
+    "evidence_control",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),  # in the order of commits
+    Column("seq", BigInteger, nullable=False),  # of the bundle in the ledger
+    Column("control", Text, nullable=False),
+    Column("clause", Text, nullable=False),  # as sealed
+    Column("state", Text, nullable=False),  # as sealed
+    Column("value", Float),  # null: not measured
+    Column("finished_at", MOMENT, nullable=False),
+    UniqueConstraint("control", "seq"),
+    CheckConstraint("state IN ('held', 'not_held', 'not_shown')", name="state"),
+    Index("evidence_control_seq_idx", "seq"),
+)
+
+policy_control = Table(  # when a seal first had a policy pack with the control
+    "policy_control",
+    metadata,
+    Column("control", Text, primary_key=True),
+    Column("known_since", MOMENT, nullable=False),
+)
+
 evidence_intent = Table(  # bundles that a seal began to write; a killed seal leaves its row here
     "evidence_intent",
     metadata,

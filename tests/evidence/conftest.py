@@ -15,7 +15,8 @@ from psycopg import sql
 from sqlalchemy import Engine
 
 from include.evidence import ledger
-from include.evidence.signing import Signer, generate_key
+from include.evidence.control_index import fill_index
+from include.evidence.signing import Signer, TrustedKeys, generate_key
 from include.local.postgres import EmbeddedPostgres
 from include.services.objectstore.directory import DirectoryStore
 from include.state.connect import engine
@@ -98,6 +99,7 @@ def chain(sealed_once: tuple[Path, list[ledger.LedgerRow]], evidence: Evidence) 
     folder, rows = sealed_once
     shutil.copytree(folder, evidence.root, dirs_exist_ok=True)
     evidence.execute(evidence_ledger.insert().values([vars(row) for row in rows]))
+    fill_index(evidence.store, evidence.conn, TrustedKeys([evidence.signer.public_pem]))
     return evidence
 
 

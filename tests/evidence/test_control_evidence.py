@@ -73,15 +73,22 @@ def test_control_has_state_of_its_newest_bundle(chain: Evidence) -> None:
     assert (control_evidence.age, control_evidence.outcome) == (Age.IN_TIME, Outcome.PASS)
 
 
-def test_control_without_evidence_fails(chain: Evidence) -> None:
+def test_control_without_evidence_fails_after_its_first_due_date(chain: Evidence) -> None:
     """The workflow of the control never ran, or no bundle is evidence for the control."""
     for tested_control in (control(workflow="never_ran"), control("BK-9")):
-        control_evidence = look(chain, tested_control)
-        assert (control_evidence.row, control_evidence.age, control_evidence.outcome) == (
-            None,
-            Age.NEVER,
-            Outcome.FAIL,
-        )
+        first_due = SEALED - timedelta(days=3) + timedelta(days=1)
+        for now, known, age, outcome in (
+            (SEALED, {}, Age.NEVER, None),
+            (first_due, {tested_control.id: SEALED - timedelta(days=3)}, Age.NEVER, None),
+            (SEALED, {tested_control.id: SEALED - timedelta(days=3)}, Age.MISSING, Outcome.FAIL),
+            (SEALED, {tested_control.id: SEALED + timedelta(days=3)}, Age.NEVER, None),
+        ):
+            bundle_reader = BundleReader(chain.store, [chain.signer.public_pem])
+            (control_evidence,) = read_control_evidence(
+                chain.conn, bundle_reader, [tested_control], now, ZONE, known_since=known
+            )
+            assert control_evidence.row is None
+            assert (control_evidence.age, control_evidence.outcome) == (age, outcome)
 
 
 @pytest.mark.parametrize("name", ["result.json", "SHA256SUMS", "SHA256SUMS.sig"])
@@ -123,9 +130,9 @@ def test_evidence_is_late_after_the_grace_period_and_outdated_after_two_cadences
 
     It is outdated after two cadences.
     """
-    from include.evidence.control_evidence import _age
+    from include.evidence.control_evidence import age_at
 
-    age = _age(SEALED + timedelta(minutes=minutes), SEALED, control(), ZONE)
+    age = age_at(SEALED + timedelta(minutes=minutes), SEALED, control().cadence, ZONE)
     day, grace = 24 * 60, 2 * 60
     expected = (
         Age.IN_TIME if minutes <= day + grace else Age.LATE if minutes <= 2 * day else Age.STALE
@@ -136,13 +143,14 @@ def test_evidence_is_late_after_the_grace_period_and_outdated_after_two_cadences
 @pytest.mark.parametrize(("cadence", "hours"), [("P1D", 2), ("P4D", 8), ("P92D", 24)])
 def test_evidence_within_grace_period_is_on_time(cadence: str, hours: int) -> None:
     """A daily run may end somewhat later than the last run. The grace period is at most a day."""
-    from include.evidence.control_evidence import _age
+    from include.evidence.control_evidence import age_at
     from include.policy.period import add_period
 
     tested_control = control(cadence=cadence)
     end = add_period(SEALED, Period.parse(cadence), ZONE) + timedelta(hours=hours)
-    assert _age(end, SEALED, tested_control, ZONE) is Age.IN_TIME
-    assert _age(end + timedelta(seconds=1), SEALED, tested_control, ZONE) is Age.LATE
+    assert age_at(end, SEALED, tested_control.cadence, ZONE) is Age.IN_TIME
+    late = age_at(end + timedelta(seconds=1), SEALED, tested_control.cadence, ZONE)
+    assert late is Age.LATE
 
 
 @pytest.mark.parametrize("harm", ["changed", "added", "removed"])
