@@ -46,7 +46,7 @@ def _look(task: dict[str, Any], number: int, end: float, views: list[Seen]) -> N
     session.headers["Accept-Language"] = chance.choice(["en", "zh-CN"])
     time.sleep(chance.random() * task["think"])
     while time.monotonic() < end:
-        kind, depth, path = _choose(chance, task["bundles"])
+        kind, depth, path = _choose(chance, task)
         begun = time.perf_counter()
         got = session.get(task["url"] + path, timeout=60)
         spent = (time.perf_counter() - begun) * 1000
@@ -57,14 +57,24 @@ def _look(task: dict[str, Any], number: int, end: float, views: list[Seen]) -> N
         time.sleep(chance.uniform(0.5, 1.5) * task["think"])
 
 
-def _choose(chance: random.Random, bundles: int) -> tuple[str, float, str]:
-    if chance.random() < 0.3:
-        return "overview", 0.0, "/"
+def _choose(chance: random.Random, task: dict[str, Any]) -> tuple[str, float, str]:
+    if chance.random() < 0.4:
+        return _choose_overview(chance, task)
     if chance.random() < 0.3:
         return "evidence", 0.0, f"/evidence?order=newest{chance.choice(FILTERS)}"
     depth = chance.random() * DEEPEST
-    number = max(1, round(bundles * (1 - depth)))
+    number = max(1, round(task["bundles"] * (1 - depth)))
     return "evidence", depth, f"/evidence?after={number}{chance.choice(FILTERS)}"
+
+
+def _choose_overview(chance: random.Random, task: dict[str, Any]) -> tuple[str, float, str]:
+    """Return the overview of today or of a past day, or the page of a control."""
+    number = chance.random()
+    if number < 0.4:
+        return "overview", 0.0, "/"
+    if number < 0.8:
+        return "as of", 0.0, f"/?asof={chance.choice(task['days'])}"
+    return "control", 0.0, f"/controls/{chance.choice(task['controls'])}"
 
 
 if __name__ == "__main__":

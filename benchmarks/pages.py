@@ -2,8 +2,9 @@
 
 ``./parcelseal bench pages [--rows N] [--rounds N]``. The benchmark starts an embedded PostgreSQL,
 an API server with FAB, a scheduler and a DAG processor, with 100,000 signed bundles and 40
-controls. It exits with 1 if a target is missed. Readers open Overview and Evidence at random,
-Evidence at any depth and with any filter. They read for a second between two pages.
+controls. It exits with 1 if a target is missed. Readers open Overview and Evidence at random:
+Overview of today and of past days, pages of controls, and Evidence at any depth and with any
+filter. They read for a second between two pages.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -31,6 +33,8 @@ from benchmarks._measure import Targets, console, machine
 from include.evidence.signing import Signer, generate_key
 from include.local.airflow import stop_tree
 from include.local.postgres import EmbeddedPostgres
+from include.policy import SHIPPED
+from include.registry import load_pack
 from include.service_container import ROOT
 from include.state.connect import engine
 from include.state.migrate import migrate
@@ -64,8 +68,12 @@ def p95(figures: Sequence[float]) -> float:
 
 
 @contextmanager
-def company(folder: Path, bundles: int) -> Iterator[FabAirflow]:
-    """Start all servers with the data of the company, and stop them at the end."""
+def company(folder: Path, bundles: int) -> Iterator[tuple[FabAirflow, Sequence[date]]]:
+    """Start all servers with the data of the company, and stop them at the end.
+
+    Yields:
+        The API server, and the past days that readers look at.
+    """
     server = EmbeddedPostgres(folder / "pg", SETTINGS)
     server.start()
     try:
@@ -79,7 +87,7 @@ def company(folder: Path, bundles: int) -> Iterator[FabAirflow]:
         store = folder / "evidence"
         store.mkdir()
         rules = data.pack(folder / "pack")
-        data.fill(conninfo, store, signer, rules, bundles)
+        days = data.fill(conninfo, store, signer, rules, bundles)
         (folder / "airflow").mkdir()
         with (
             fab_airflow(server, folder / "airflow", _settings(server, folder)) as airflow,
@@ -87,7 +95,7 @@ def company(folder: Path, bundles: int) -> Iterator[FabAirflow]:
             _beside(airflow, "dag-processor"),
         ):
             _wait_until_it_runs(airflow)
-            yield airflow
+            yield airflow, days
     finally:
         server.stop()
 
@@ -147,12 +155,19 @@ def _beside(airflow: FabAirflow, component: str) -> Iterator[None]:
         process.wait()
 
 
-def look(airflow: FabAirflow, bundles: int, seconds: float, think: float = THINK) -> list[Page]:
+def look(
+    airflow: FabAirflow,
+    bundles: int,
+    days: Sequence[date],
+    seconds: float,
+    think: float = THINK,
+) -> list[Page]:
     """Simulate readers for some seconds, and return the pages that they opened.
 
     Args:
         airflow: the API server.
         bundles: number of bundles in the evidence ledger.
+        days: past days for which readers open the overview.
         seconds: duration of the simulation.
         think: seconds between two pages of a reader.
     """
@@ -163,6 +178,8 @@ def look(airflow: FabAirflow, bundles: int, seconds: float, think: float = THINK
         "seconds": seconds,
         "think": think,
         "bundles": bundles,
+        "days": [day.isoformat() for day in days],
+        "controls": [control.id for control in load_pack(SHIPPED).controls],
     }
     completed = subprocess.run(
         [sys.executable, "-m", "benchmarks._pages_load"],
@@ -201,6 +218,8 @@ def groups(views: Sequence[Page]) -> dict[str, list[Page]]:
     """Return the measured pages by kind."""
     return {
         "Overview": [page for page in views if page.kind == "overview"],
+        "Overview, past day": [page for page in views if page.kind == "as of"],
+        "Control": [page for page in views if page.kind == "control"],
         "Evidence, newest": [page for page in views if page.kind == "evidence" and not page.depth],
         "Evidence, deep": [page for page in views if page.depth > DEEP],
         "Evidence, any": [page for page in views if page.kind == "evidence"],
@@ -216,12 +235,14 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="parcelseal-bench-pages-"))
     folder.chmod(0o755)
     try:
-        with company(folder, args.rows) as airflow:
-            look(airflow, args.rows, 5)  # fill the caches of the server
+        with company(folder, args.rows) as (airflow, days):
+            look(airflow, args.rows, days, 5)  # fill the caches of the server
             views = [
-                page for _number in range(args.rounds) for page in look(airflow, args.rows, SECONDS)
+                page
+                for _number in range(args.rounds)
+                for page in look(airflow, args.rows, days, SECONDS)
             ]
-            flood = look(airflow, args.rows, 10, think=0.0)
+            flood = look(airflow, args.rows, days, 10, think=0.0)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     show(views, args.rows, SECONDS * args.rounds)
@@ -230,7 +251,14 @@ def main() -> int:
         f"{median(page.reader for page in flood):.0f} ms to the reader"
     )
     targets, by = Targets(), groups(views)
-    for name in ("Overview", "Evidence, newest", "Evidence, deep", "Evidence, any"):
+    for name in (
+        "Overview",
+        "Overview, past day",
+        "Control",
+        "Evidence, newest",
+        "Evidence, deep",
+        "Evidence, any",
+    ):
         targets.most(
             f"{name}: server time at p95", p95([page.server for page in by[name]]), P95, " ms"
         )

@@ -21,13 +21,17 @@ _MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\
 def _moment(value: Any) -> Any:
     """Parse a date or time that is stored as text in JSON. Return any other value unchanged.
 
-    This function accepts only complete dates and times. Pydantic alone would parse "5" as a date.
+    This function accepts only complete dates and times. Pydantic alone would parse "5" as a date. A
+    text such as "2026-13-01" has the form of a date, but is none, and stays a text.
     """
-    if isinstance(value, str) and _DATE.fullmatch(value):
-        return date.fromisoformat(value)
-    if isinstance(value, str) and _MOMENT.fullmatch(value):
-        return datetime.fromisoformat(value)
-    return value
+    if not isinstance(value, str):
+        return value
+    try:
+        if _DATE.fullmatch(value):
+            return date.fromisoformat(value)
+        return datetime.fromisoformat(value) if _MOMENT.fullmatch(value) else value
+    except ValueError:
+        return value
 
 
 Value = Annotated[bool | int | float | datetime | date | str, BeforeValidator(_moment)]

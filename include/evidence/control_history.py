@@ -16,6 +16,8 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, text
@@ -28,6 +30,7 @@ from include.policy.rules import Control
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _STATES = tuple(ControlState)
+_NUMBERS = {str(state): number for number, state in enumerate(_STATES)}
 _CACHED_MOMENTS = 2000  # weeks of many years
 _DAY = 86_400_000_000  # microseconds
 # The calendar may shift a local time by a change of the clocks.
@@ -159,15 +162,20 @@ class ControlHistory:
         with self._lock:
             earliest: int | None = None
             unsorted: set[str] = set()
-            for row in conn.execute(_ROWS, {"after": self._last_id}):
-                series = self._series.setdefault(row.control, _Series())
-                if series.sealed and row.sealed < series.sealed[-1]:
-                    unsorted.add(row.control)
-                value = math.nan if row.value is None else row.value
-                state = _STATES.index(ControlState(row.state))
-                series.add(row.sealed, row.seq, row.finished, state, value)
-                earliest = row.sealed if earliest is None else min(earliest, row.sealed)
-                self._last_id, self._rows = row.id, self._rows + 1
+            cursor = conn.execute(_ROWS, {"after": self._last_id})
+            for number, control, seq, state, value, sealed, finished in cursor:
+                series = self._series.get(control)
+                if series is None:
+                    series = self._series[control] = _Series()
+                if series.sealed and sealed < series.sealed[-1]:
+                    unsorted.add(control)
+                series.add(
+                    sealed, seq, finished, _NUMBERS[state], math.nan if value is None else value
+                )
+                if earliest is None or sealed < earliest:
+                    earliest = sealed
+                self._last_id = number
+                self._rows += 1
             for control in unsorted:
                 self._series[control] = self._series[control].sort()
             if earliest is not None:
@@ -276,46 +284,56 @@ class ControlHistory:
             known_since: since when a seal has known the control; None if none has.
             zone: timezone in which cadences of days or months are counted.
         """
-        merged: Phase | None = None
-        for phase in self._short_phases(control, until, known_since, zone):
-            if merged is not None and phase.outcome is merged.outcome:
-                merged = Phase(phase.begins_at, merged.ends_at, merged.outcome, phase.seq)
+        ends_at = until
+        merged: _Part | None = None
+        for part in self._parts(control, until, known_since, zone):
+            if merged is not None and part.outcome is merged.outcome:
+                merged = part
                 continue
             if merged is not None:
-                yield merged
-            merged = phase
+                yield Phase(_moment(merged.begin), ends_at, merged.outcome, merged.seq)
+                ends_at = _moment(merged.begin)
+            merged = part
         if merged is not None:
-            yield merged
+            yield Phase(_moment(merged.begin), ends_at, merged.outcome, merged.seq)
 
-    def _short_phases(
+    def _parts(
         self, control: Control, until: datetime, known_since: datetime | None, zone: ZoneInfo
-    ) -> Iterator[Phase]:
-        """Yield the phases of a control, the newest first. Neighbours may have the same outcome."""
+    ) -> Iterator[_Part]:
+        """Yield parts of the phases, the newest first. Neighbours may have the same outcome."""
         with self._lock:
             series = self._series.get(control.id, _Series())
-        end = bisect_right(series.sealed, _number(until))
-        ends_at = until
-        while end:
-            position = series.newest[end - 1]
-            begin = bisect_right(series.newest, position - 1)  # first place where it is the newest
-            result = series.result(position)
-            late_at, stale_at = age_limits(result.finished_at, control.cadence, zone)
-            for begins_at, age in (
-                (stale_at, Age.STALE),
-                (late_at, Age.LATE),
-                (_moment(series.sealed[begin]), Age.IN_TIME),
-            ):
-                first = max(begins_at, _moment(series.sealed[begin]))
-                if first < ends_at:
-                    yield Phase(first, ends_at, outcome_of(result.state, age), result.seq)
-                    ends_at = first
-            end = begin
-        if known_since is not None and known_since < ends_at:
+        ends = _number(until)
+        count = bisect_right(series.sealed, ends)
+        in_time_for = _shortest(control.cadence) - _CLOCK_CHANGE
+        in_time = [outcome_of(state, Age.IN_TIME) for state in _STATES]
+        while count:
+            # A position is the newest from its own seal on.
+            position = series.newest[count - 1]
+            sealed, finished = series.sealed[position], series.finished[position]
+            state, seq = series.state[position], series.seq[position]
+            if ends - finished > in_time_for:
+                late_at, stale_at = age_limits(_moment(finished), control.cadence, zone)
+                for begins_at, age in ((stale_at, Age.STALE), (late_at, Age.LATE)):
+                    begin = max(_number(begins_at), sealed)
+                    if begin < ends:
+                        yield _Part(begin, outcome_of(_STATES[state], age), seq)
+                        ends = begin
+            if sealed < ends:
+                yield _Part(sealed, in_time[state], seq)
+                ends = sealed
+            count = position
+        if known_since is not None and _number(known_since) < ends:
             due_at = first_due(known_since, control, zone)
-            if due_at is not None and due_at < ends_at:
-                yield Phase(due_at, ends_at, Outcome.FAIL, None)
-                ends_at = due_at
-            yield Phase(known_since, ends_at, None, None)
+            if due_at is not None and _number(due_at) < ends:
+                yield _Part(_number(due_at), Outcome.FAIL, None)
+            yield _Part(_number(known_since), None, None)
+
+
+class _Part(NamedTuple):
+    begin: int
+    outcome: Outcome | None
+    seq: int | None
 
 
 def _outcome_without_evidence(
@@ -332,13 +350,18 @@ def _age(finished: int, moment: int, cadence: Period, zone: ZoneInfo) -> Age:
 
     Most evidence is much younger than its cadence. Then no calendar arithmetic is needed.
     """
-    shortest = (cadence.months * 28 + cadence.days) * _DAY + cadence.seconds * 1_000_000
-    if moment - finished <= shortest - _CLOCK_CHANGE:
+    if moment - finished <= _shortest(cadence) - _CLOCK_CHANGE:
         return Age.IN_TIME
     late_at, stale_at = age_limits(_moment(finished), cadence, zone)
     if moment <= _number(late_at):
         return Age.IN_TIME
     return Age.LATE if moment <= _number(stale_at) else Age.STALE
+
+
+@lru_cache
+def _shortest(cadence: Period) -> int:
+    """Return the shortest length of a cadence in microseconds, without changes of the clocks."""
+    return (cadence.months * 28 + cadence.days) * _DAY + cadence.seconds * 1_000_000
 
 
 def _number(moment: datetime) -> int:

@@ -209,11 +209,14 @@ def newest_of(
         until=None if sealed_by is None else sealed_by + _SMALLEST,
     )
     query = f"""
-SELECT l.* FROM unnest(CAST(:workflows AS text[])) AS w (dag_id)
-CROSS JOIN LATERAL (
-    SELECT l.* FROM evidence_ledger AS l WHERE {_conditions(bundles)}
-    ORDER BY l.seq DESC LIMIT :size
-) AS l
+SELECT l.* FROM (
+    SELECT f.seq FROM unnest(CAST(:workflows AS text[])) AS w (dag_id)
+    CROSS JOIN LATERAL (
+        SELECT l.seq FROM evidence_ledger AS l WHERE {_conditions(bundles)}
+        ORDER BY l.seq DESC LIMIT :size
+    ) AS f
+) AS chosen
+JOIN evidence_ledger AS l USING (seq)
 ORDER BY l.seq DESC
 """  # noqa: S608 - only text of this module
     newest: dict[str, list[LedgerRow]] = {}

@@ -15,7 +15,7 @@ from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, cast, func, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, cast, func, or_, select
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from include.approvals.approvers import is_among
@@ -445,7 +445,11 @@ def get_finding(conn: Connection, number: int, *, locked: bool = False) -> Findi
 
 
 def list_findings(
-    conn: Connection, kind: str | None = None, *, closed: bool = False
+    conn: Connection,
+    kind: str | None = None,
+    *,
+    closed: bool = False,
+    as_of: datetime | None = None,
 ) -> list[Finding]:
     """Return findings of the register, ordered by due date.
 
@@ -453,27 +457,38 @@ def list_findings(
         conn: connection to the state database.
         kind: type of work that produced the findings, such as ``audit``; None for all types.
         closed: whether closed findings are included.
+        as_of: a past time. The findings, owners, due dates and states are those of that time; texts
+            and severities are those of the newest report. None for now.
     """
     query = select(finding).order_by(finding.c.due_on, finding.c.id)
     if kind is not None:
         query = query.where(finding.c.kind == kind)
+    is_open: ColumnElement[bool] = finding.c.closed_at.is_(None)
+    if as_of is not None:
+        query = query.where(finding.c.opened_at <= as_of)
+        is_open = or_(is_open, finding.c.closed_at > as_of)
     if not closed:
-        query = query.where(finding.c.closed_at.is_(None))
-    findings = _load_events(conn, [dict(row) for row in conn.execute(query).mappings()])
+        query = query.where(is_open)
+    findings = _load_events(conn, [dict(row) for row in conn.execute(query).mappings()], as_of)
     return sorted(findings, key=lambda finding: (finding.due_on, finding.id))
 
 
-def _load_events(conn: Connection, rows: Sequence[dict[str, Any]]) -> list[Finding]:
+def _load_events(
+    conn: Connection, rows: Sequence[dict[str, Any]], as_of: datetime | None = None
+) -> list[Finding]:
     """Read the events and newest reports of findings, and return each finding with them.
 
     Args:
         conn: connection to the state database.
         rows: rows of the findings in the register, as column -> value.
+        as_of: a past time, after which events are ignored; None for now.
     """
     numbers = [int(row["id"]) for row in rows]
     ids = func.any(cast(numbers, ARRAY(BigInteger)))
     events: dict[int, list[dict[str, Any]]] = {}
     query = select(finding_event).where(finding_event.c.finding_id == ids)
+    if as_of is not None:
+        query = query.where(finding_event.c.at <= as_of)
     for event in conn.execute(query.order_by(finding_event.c.id)).mappings():
         events.setdefault(int(event["finding_id"]), []).append(dict(event))
     reported = select(finding_report).where(finding_report.c.finding_id == ids)

@@ -155,6 +155,18 @@ class Indicator(Rule):
     name: Identifier
     target: Annotated[str, StringConstraints(pattern=rf"^{_TARGET.pattern}\z")]
 
+    @property
+    def is_share(self) -> bool:
+        """Return whether the target is in percent, so that measured values are ratios."""
+        return self.target.endswith("%")
+
+    @property
+    def figure(self) -> Decimal:
+        """Return the number in the target; a ratio if the target is in percent."""
+        match = _TARGET.fullmatch(self.target)
+        assert match is not None
+        return Decimal(match["figure"]) / (100 if match["percent"] else 1)
+
     def is_met_by(self, value: float) -> bool:
         """Return whether a measured value meets the target.
 
@@ -163,8 +175,7 @@ class Indicator(Rule):
         """
         match = _TARGET.fullmatch(self.target)
         assert match is not None
-        figure = Decimal(match["figure"]) / (100 if match["percent"] else 1)
-        return _COMPARISONS[match["sign"]](Decimal(str(value)), figure)
+        return _COMPARISONS[match["sign"]](Decimal(str(value)), self.figure)
 
 
 class Control(Rule):

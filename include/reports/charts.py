@@ -203,7 +203,8 @@ def trend_chart(chart: TrendChart, translator: Translator, identifier: str) -> s
         y = level(chart.target.value / divisor)
         drawing.lines.append(_Line([(left, y), (right, y)], "ink", 1.3, dashed=True))
         words = _target_label(chart.target, chart.unit, translator)
-        drawing.texts.append(_Text(left + 6, y - 5, words))
+        is_low = foot - y < 20  # the values of points near the axis would cover the text
+        drawing.texts.append(_Text(left + 6, 12 if is_low else y - 5, words))
     levels = [0.0 if point.value is None else point.value / divisor for point in points]
     # The line has a gap where no value was measured.
     stretches: list[list[tuple[float, float]]] = [[]]

@@ -239,7 +239,10 @@ class Translator:
         if isinstance(value, date):
             return value.isoformat()
         if _ISO_DATETIME.fullmatch(value):  # JSON turned the time into text
-            return self.datetime(datetime.fromisoformat(value))
+            try:
+                return self.datetime(datetime.fromisoformat(value))
+            except ValueError:  # such as the hour 99
+                return visible(value)
         return visible(value)
 
     def _figure(self, value: float, kind: str) -> str:

@@ -90,6 +90,8 @@ class _Cells:
         area = f"M{_figure(x)} {_figure(y)}h{_figure(width)}v{_figure(height)}h-{_figure(width)}z"
         self.areas[outcome] = self.areas.get(outcome, "") + area
         side = min(width, height, 9.0) - 3
+        if side < 2:
+            return  # too narrow for a mark
         left, top = x + (width - side) / 2, y + (height - side) / 2
         slash = f"M{_figure(left)} {_figure(top + side)}l{_figure(side)}-{_figure(side)}"
         if outcome in (Outcome.ATTENTION, Outcome.FAIL):
@@ -123,16 +125,16 @@ def donut(
         if not count:
             continue
         end = begin + count / total
-        picture.paths.append(_Path(_slice(begin, end, 78, 52), tone_of(outcome)))
+        picture.paths.append(_Path(_slice(begin, end, 78, 57), tone_of(outcome)))
         if outcome in (Outcome.ATTENTION, Outcome.FAIL):
-            mark = _mark(outcome, *_point((begin + end) / 2, 65))
+            mark = _mark(outcome, *_point((begin + end) / 2, 67.5))
             picture.paths.append(_Path(mark, "page", True, 2.4))
         begin = end
     passed = counts.get(Outcome.PASS, 0)
     label = _("{passed} of {total}", passed=passed, total=total)
     picture.labels = [
-        _Label(80, 82, translator.text(label), "middle", size=22, is_bold=True),
-        _Label(80, 101, translator.text(_("controls passed")), "middle", "muted"),
+        _Label(80, 84, translator.text(label), "middle", size=21, is_bold=True),
+        _Label(80, 102, translator.text(_("controls passed")), "middle", "muted", 11),
     ]
     lines = [
         translator.text(
@@ -200,7 +202,7 @@ def heat_map(
         translator: translator into the reader's language.
         identifier: prefix of the ids in the element, unique on the page.
     """
-    left = min(230.0, max((text_width(row.label) for row in rows), default=0.0) + 14)
+    left = min(290.0, max((text_width(row.label) for row in rows), default=0.0) + 14)
     top, foot = 20, 20 + _ROW * len(rows)
     picture = _Picture(left + _WEEK * len(weeks) + 4, foot + 6)
     cells = _Cells()

@@ -10,6 +10,7 @@ from fastapi.responses import Response
 from plugins.compliance_ui import (
     NAME,
     bundle,
+    control,
     errors,
     evidence,
     exports,
@@ -29,7 +30,8 @@ from plugins.compliance_ui.rendering import ASSETS, asset
 _AN_HOUR = "private, max-age=3600"
 _router = APIRouter()
 _PARTS = (
-    overview, evidence, bundle, files, run_evidence, exports, waiting, time_limits, holds, findings,
+    overview, control, evidence, bundle, files, run_evidence, exports, waiting, time_limits, holds,
+    findings,
     restore_points,
 )  # fmt: skip
 

@@ -11,6 +11,7 @@ _AGES = {
     Age.LATE: _("late"),
     Age.STALE: _("no longer counts: older than two cadences of the control"),
     Age.NEVER: _("no evidence yet"),
+    Age.MISSING: _("no evidence, although it was due"),
 }
 
 
@@ -24,8 +25,10 @@ def state_text(evidence: ControlEvidence) -> Message:
     if evidence.problem is not None:
         return _("the evidence is not valid: {reason}", reason=evidence.problem)
     if evidence.status is None:
-        return _AGES[Age.NEVER]
+        return _AGES[evidence.age]
     state = CONTROL_STATES[evidence.status.state]
+    if evidence.is_indexed:
+        return _("{state}; the files of the evidence were removed since", state=state)
     if evidence.is_checked:
         return state
     return _(

@@ -68,10 +68,23 @@ _UNEXPECTED = _("Unexpected error")
 _IN_THE_LOG = _("Inform the data engineers. The log of the API server has the details.")
 
 
+class InvalidAddress(Exception):
+    """Raised if a page refuses a value in its address.
+
+    Args:
+        message: what is wrong with the value, and what to enter instead.
+    """
+
+    def __init__(self, message: Message) -> None:
+        super().__init__(message.text)
+        self.message = message
+
+
 def install(app: FastAPI) -> None:
     """Add error handlers to an app, so that it answers every error with an HTML page."""
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(InvalidAddress, _invalid_value)
     app.add_exception_handler(EvidenceRefused, _refused)
     app.add_exception_handler(ParcelSealError, _service)
     app.add_exception_handler(SQLAlchemyError, _database)
@@ -89,6 +102,12 @@ def _http(request: Request, error: Exception) -> Response:
 
 def _invalid(request: Request, _error: Exception) -> Response:
     return _page(request, HTTPStatus.BAD_REQUEST, *_STATUS_PAGES[HTTPStatus.BAD_REQUEST])
+
+
+def _invalid_value(request: Request, error: Exception) -> Response:
+    assert isinstance(error, InvalidAddress)
+    title = _STATUS_PAGES[HTTPStatus.BAD_REQUEST][0]
+    return _page(request, HTTPStatus.BAD_REQUEST, title, error.message)
 
 
 def _refused(request: Request, error: Exception) -> Response:

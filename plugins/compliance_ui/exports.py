@@ -20,7 +20,6 @@ from include.evidence.control_evidence import (
     ClauseEvidence,
     ControlEvidence,
     by_clause,
-    read_control_evidence,
 )
 from include.evidence.index import BundleFilter, Direction, Order
 from include.evidence.ledger import LedgerRow
@@ -47,6 +46,8 @@ from plugins.compliance_ui.files import file_response, limited_turn
 from plugins.compliance_ui.finding_lists import finding_columns
 from plugins.compliance_ui.language import locale_of
 from plugins.compliance_ui.page_services import LedgerState, PageServices, page_services
+from plugins.compliance_ui.shown_controls import shown_controls
+from plugins.compliance_ui.shown_day import shown_day
 from plugins.compliance_ui.work_list import owner_title, readable_findings
 from plugins.compliance_ui.workflow_names import title_of
 
@@ -64,6 +65,7 @@ def export_overview(
     request: Request,
     visitor: Annotated[Visitor, Depends(visitor_of(Page.OVERVIEW))],
     suffix: Suffix,
+    asof: Annotated[str, Query(max_length=40)] = "",
 ) -> Response:
     """Export the outcome of each control whose workflow the visitor may read.
 
@@ -71,32 +73,31 @@ def export_overview(
         request: request of the visitor, which states the language.
         visitor: the visitor.
         suffix: format of the file.
+        asof: a past day, such as ``2026-09-30``; empty for the present.
+
+    Raises:
+        InvalidAddress: `asof` is not a date, or is in the future.
     """
     services = page_services()
-    pack, now = services.pack, services.now()
-    dags = visitor.readable(control.workflow for control in pack.controls)
-    controls = [control for control in pack.controls if control.workflow in dags]
+    pack, shown = services.pack, shown_day(services, asof)
     with services.read_connection() as conn:
-        pruned = services.bundle_reader.pruned_up_to(conn)
-        evidence = read_control_evidence(
-            conn, services.bundle_reader, controls, now, pack.calendar.zone, pruned
-        )
-        ledger = services.ledger(conn, pruned)
-    rows = _overview_rows(by_clause(evidence))
-    counts = Counter(control.outcome for control in evidence)
+        controls = shown_controls(services, conn, visitor, shown)
+    rows = _overview_rows(by_clause(controls.evidence))
+    counts = Counter(control.outcome for control in controls.evidence)
     facts: list[tuple[Message, Cell]] = [
         (_("Controls passed"), counts[Outcome.PASS]),
         (_("Controls that need attention"), counts[Outcome.ATTENTION]),
         (_("Controls failed or without valid evidence"), counts[Outcome.FAIL]),
+        (_("Controls without evidence yet"), counts[None]),
         (
             _("Controls not in this list, because the exporter may not read their workflows"),
-            len(pack.controls) - len(controls),
+            controls.hidden,
         ),
     ]
-    columns = _overview_columns(pack)
+    columns, period = _overview_columns(pack), _("as of {moment}", moment=shown.moment)
     table = _table(
-        services, visitor, _("Controls by clause"), _("as of {moment}", moment=now), columns,
-        rows, len(rows), facts, ledger_warnings(ledger),
+        services, visitor, _("Controls by clause"), period, columns, rows,
+        len(rows), facts, ledger_warnings(controls.ledger),
     )  # fmt: skip
     return _download(request, services, table, "overview", suffix)
 
@@ -310,9 +311,7 @@ def _overview_columns(pack: PolicyPack) -> Sequence[ExportColumn[_OverviewRow]]:
         ExportColumn(_("Measured"), 22, of_control(measured)),
         ExportColumn(_("Required"), 12, of_control(required)),
         ExportColumn(_("Newest evidence"), 17, of_control(newest)),
-        ExportColumn(
-            _("Next due"), 17, of_control(lambda evidence: evidence.due_at or _("due now"))
-        ),
+        ExportColumn(_("Next due"), 17, of_control(lambda evidence: evidence.due_at)),
         ExportColumn(_("Age"), 16, of_control(age_text)),
         ExportColumn(
             _("Findings against the clause"),

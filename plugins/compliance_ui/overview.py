@@ -1,58 +1,134 @@
-"""The overview page: the outcome of each control and the age of its evidence, grouped by clause."""
+"""The overview page: the outcome of each control, why it did not pass, and how it was before."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated
 
 from airflow.api_fastapi.common.db.common import SessionDep
-from fastapi import APIRouter, Request, status
+from fastapi import APIRouter, Query, Request, status
 from fastapi.responses import RedirectResponse, Response
+from sqlalchemy import Connection
 
+from include.evidence import control_index, index
 from include.evidence.control_evidence import (
-    Age,
     ClauseEvidence,
     by_clause,
-    read_control_evidence,
+    worst,
 )
-from include.evidence.model import Outcome
+from include.evidence.control_reasons import reason_of
+from include.evidence.ledger import LedgerRow
+from include.evidence.model import ControlState, Outcome
+from include.incident.incident_ids import WORKFLOW as INCIDENT_DAG
+from include.incident.time_limits import time_limit_texts
+from include.messages import Message, _
 from include.orchestration.access.permissions import Page
-from plugins.compliance_ui.access import AnyVisitor
+from include.reports.i18n import CONTROL_STATES, Translator
+from plugins.compliance_ui import calendar
+from plugins.compliance_ui.access import AnyVisitor, Visitor
 from plugins.compliance_ui.control_texts import age_text, state_text
-from plugins.compliance_ui.page_services import LedgerState, page_services
+from plugins.compliance_ui.language import locale_of
+from plugins.compliance_ui.page_services import LedgerState, PageServices, page_services
+from plugins.compliance_ui.pictures import AGE_TITLES, draw_pictures
 from plugins.compliance_ui.rendering import first_page, render_navigation_page
 from plugins.compliance_ui.required_actions import open_actions
+from plugins.compliance_ui.shown_controls import shown_controls
+from plugins.compliance_ui.shown_day import ShownDay, shown_day
+from plugins.compliance_ui.time_limits import open_incidents
 from plugins.compliance_ui.work_list import readable_findings
-from plugins.compliance_ui.workflow_names import title_of
+from plugins.compliance_ui.workflow_names import dag_of, title_of
 
 router = APIRouter()
 
+_SEVERITIES = (Outcome.FAIL, Outcome.ATTENTION)
+
+
+@dataclass(frozen=True)
+class Shortfall:
+    """A control or clause that did not pass, with the reason.
+
+    Attributes:
+        outcome: ``fail`` or ``attention``.
+        title: title of the control, or the number and title of the clause.
+        reason: why it did not pass.
+        path: path of the page that shows more; empty if the visitor may open none.
+        control_path: path of the control's page; empty for a clause.
+    """
+
+    outcome: Outcome
+    title: Message
+    reason: Message
+    path: str
+    control_path: str = ""
+
+
+@dataclass(frozen=True)
+class RemovedControl:
+    """A control that was in force on a past day, and that the policy pack no longer has.
+
+    Attributes:
+        id: id of the control.
+        clause: number of its policy clause, as sealed.
+        state: its state in the newest bundle of that day, according to the history index.
+        row: ledger row of this bundle.
+    """
+
+    id: str
+    clause: str
+    state: Message
+    row: LedgerRow
+
 
 @router.get("/")
-def overview(request: Request, session: SessionDep, visitor: AnyVisitor) -> Response:
+def overview(
+    request: Request,
+    session: SessionDep,
+    visitor: AnyVisitor,
+    asof: Annotated[str, Query(max_length=40)] = "",
+) -> Response:
     """Show the outcome of each control whose workflow the visitor may read.
 
     Airflow's navigation links to this page. A visitor who may not open this page is redirected to
     the first page that the visitor may open.
 
+    Args:
+        request: request of the visitor.
+        session: session of Airflow's metadata database.
+        visitor: the visitor.
+        asof: a past day, such as ``2026-09-30``. The page then shows what it would have shown at
+            the end of that day. Empty for the present.
+
     Raises:
         HTTPException: 403 if the visitor may open no page.
+        InvalidAddress: `asof` is not a date, or is in the future.
     """
     if Page.OVERVIEW not in visitor.pages:
         return RedirectResponse(first_page(request, visitor), status.HTTP_303_SEE_OTHER)
     services = page_services()
-    pack, now = services.pack, services.now()
-    dags = visitor.readable(control.workflow for control in pack.controls)
-    controls = [control for control in pack.controls if control.workflow in dags]
+    shown = shown_day(services, asof)
+    pack = services.pack
+    translator = Translator(locale_of(request), services.timezone)
     with services.read_connection() as conn:
-        pruned = services.bundle_reader.pruned_up_to(conn)
-        evidence = read_control_evidence(
-            conn, services.bundle_reader, controls, now, pack.calendar.zone, pruned
+        controls = shown_controls(services, conn, visitor, shown)
+        evidence, ledger = controls.evidence, controls.ledger
+        findings = readable_findings(conn, visitor, as_of=shown.as_of)
+        history = services.history(conn)
+        pictures = draw_pictures(
+            services, history, evidence, shown, controls.known_since, findings, translator
         )
-        ledger = services.ledger(conn, pruned)
-        open_findings = readable_findings(conn, visitor)
+        incidents, entries, removed = [], [], []
+        if shown.is_past:
+            removed = _removed_controls(services, conn, visitor, shown)
+        else:
+            if visitor.reads(INCIDENT_DAG):
+                incidents = open_incidents(services, conn)
+            entries = calendar.upcoming(services, conn, visitor, evidence, findings, incidents)
     clauses = by_clause(evidence)
-    actions = open_actions(session, visitor) if Page.WAITING in visitor.pages else []
+    actions = []
+    if Page.WAITING in visitor.pages and not shown.is_past:
+        actions = open_actions(session, visitor)
     return render_navigation_page(
         request,
         services,
@@ -60,17 +136,28 @@ def overview(request: Request, session: SessionDep, visitor: AnyVisitor) -> Resp
         Page.OVERVIEW,
         "overview.html.j2",
         pack=pack,
+        shown=shown,
         clauses=clauses,
         clause_name=pack.clause_message,
         ledger=ledger,
         counts=Counter(control.outcome for control in evidence),
         outcome=_overall_outcome(clauses, ledger),
-        never=sum(control.age is Age.NEVER for control in evidence),
+        shortfalls=list(_shortfalls(services, clauses, Page.EVIDENCE in visitor.pages)),
+        pictures=pictures,
+        age_titles=AGE_TITLES,
+        entries=entries,
+        entry_kinds=calendar.KINDS,
+        incidents=incidents,
+        due=time_limit_texts.due_text,
+        due_state=time_limit_texts.state_text,
+        opens_clocks=Page.CLOCKS in visitor.pages,
+        opens_evidence=Page.EVIDENCE in visitor.pages,
+        removed=removed,
         yours=sum(action.is_for_visitor for action in actions),
         title_of=title_of,
-        hidden=len(pack.controls) - len(controls),
-        open_findings=len(open_findings),
-        overdue=sum(finding.overdue(now.date()) for finding in open_findings),
+        hidden=controls.hidden,
+        open_findings=len(findings),
+        overdue=sum(finding.overdue(shown.day) for finding in findings),
         may_export_history=Page.EVIDENCE in visitor.pages,
         state=state_text,
         age=age_text,
@@ -79,14 +166,76 @@ def overview(request: Request, session: SessionDep, visitor: AnyVisitor) -> Resp
 
 
 def _overall_outcome(clauses: Sequence[ClauseEvidence], ledger: LedgerState) -> Outcome | None:
-    """Return the worst outcome of the clauses, or None if the visitor sees no clause.
+    """Return the worst outcome of the clauses, or None if no clause has an outcome.
 
     If rows of the evidence ledger are missing or changed, or registers lost entries, the result is
     "failed".
     """
     if not clauses:
         return None
-    return Outcome.FAIL if ledger.broken else Outcome.worst([clause.outcome for clause in clauses])
+    return Outcome.FAIL if ledger.broken else worst(clause.outcome for clause in clauses)
+
+
+def _shortfalls(
+    services: PageServices, clauses: Sequence[ClauseEvidence], opens_evidence: bool
+) -> list[Shortfall]:
+    """Return the controls and clauses that did not pass, failures first.
+
+    A clause is listed itself if findings make it worse than its controls.
+    """
+    shortfalls = []
+    zone = services.pack.calendar.zone
+    for clause in clauses:
+        for item in clause.controls:
+            outcome, reason = item.outcome, reason_of(item, zone)
+            if outcome is None or reason is None:
+                continue
+            path = f"/evidence/{item.row.seq}" if item.row and opens_evidence else ""
+            control_path = f"/controls/{item.control.id}"
+            message = item.control.message
+            shortfalls.append(Shortfall(outcome, message, reason, path, control_path))
+        outcome = clause.outcome
+        if outcome in _SEVERITIES and outcome not in {item.outcome for item in clause.controls}:
+            name = services.pack.clause_message(clause.clause)
+            shortfalls += _from_findings(clause, name, outcome, opens_evidence)
+    return sorted(shortfalls, key=lambda shortfall: _SEVERITIES.index(shortfall.outcome))
+
+
+def _from_findings(
+    clause: ClauseEvidence, name: Message, outcome: Outcome, opens_evidence: bool
+) -> Iterable[Shortfall]:
+    for bundle in clause.findings_by_bundle:
+        findings = [finding for finding in bundle.findings if finding.severity is outcome]
+        if findings:
+            reason = _(
+                "Findings of the newest run of “{workflow}” about this clause: {count}.",
+                workflow=title_of(bundle.row.dag_id),
+                count=len(findings),
+            )
+            path = f"/evidence/{bundle.row.seq}#findings" if opens_evidence else ""
+            yield Shortfall(outcome, name, reason, path)
+
+
+def _removed_controls(
+    services: PageServices, conn: Connection, visitor: Visitor, shown: ShownDay
+) -> list[RemovedControl]:
+    """Return the controls that were in force on a past day and are not in the policy pack now.
+
+    A control was in force if the newest bundle of its workflow on that day names it.
+    """
+    names = index.workflows(conn)
+    dags = visitor.readable(map(dag_of, names))
+    of = [name for name in names if dag_of(name) in dags]
+    newest = index.newest_of(conn, of, 1, sealed_by=shown.moment)
+    present = {control.id for control in services.pack.controls}
+    removed = []
+    for (row,) in newest.values():
+        for name in sorted({*row.controls} - present):
+            indexed = control_index.find(conn, name, row.seq)
+            if indexed is not None:
+                state = CONTROL_STATES[ControlState(indexed.state)]
+                removed.append(RemovedControl(name, indexed.clause, state, row))
+    return removed
 
 
 _BARS = {Outcome.PASS: (8, 4), Outcome.ATTENTION: (5, 7), Outcome.FAIL: (1, 11)}

@@ -22,6 +22,7 @@ from include.composition import pages_engine, services_from
 from include.evidence import index
 from include.evidence.bundle_reader import BundleReader
 from include.evidence.check import EvidenceRefused
+from include.evidence.control_history import ControlHistory
 from include.evidence.ledger import RowChecker, RowCheckState, head
 from include.evidence.ledger_recovery import pending_signature
 from include.evidence.signing import TrustedKeys
@@ -37,6 +38,8 @@ from plugins.compliance_ui.ledger_watcher import LedgerWatcher
 SERVICES_CACHED_FOR = 60.0  # seconds; then connections and policy pack are read again
 LOSSES_CACHED_FOR = 60.0  # seconds; then the ledger is searched for missing bundles again
 COUNTS = 512  # cached counts of filtered lists
+PICTURES = 256  # cached pictures, of some 30 KiB each
+HISTORY_COMPARED_AFTER = 60.0  # seconds; then rows deleted from the history index are noticed
 # Tasks retry six times with a timeout of a minute. With that, forty requests for pages would block
 # all threads of the server.
 _INTERACTIVE_TIMEOUTS = {"connect_timeout": 3, "read_timeout": 8, "max_attempts": 2}
@@ -60,6 +63,7 @@ class SharedCache:
         self._locks: dict[str, threading.Lock] = {}
         self._values: dict[str, tuple[Hashable, float, object]] = {}
         self._counts: OrderedDict[Hashable, int] = OrderedDict()
+        self._pictures: OrderedDict[Hashable, str] = OrderedDict()
 
     def get(
         self,
@@ -109,6 +113,24 @@ class SharedCache:
             while len(self._counts) > COUNTS:
                 self._counts.popitem(last=False)
         return number
+
+    def picture(self, key: Hashable, draw: Callable[[], str]) -> str:
+        """Return the picture that is cached for a key. If there is none, draw and cache it.
+
+        Args:
+            key: everything that the picture shows, or the version of it, and the language.
+            draw: function that draws the picture.
+        """
+        with self._lock:
+            if key in self._pictures:
+                self._pictures.move_to_end(key)
+                return self._pictures[key]
+        picture = draw()
+        with self._lock:
+            self._pictures[key] = picture
+            while len(self._pictures) > PICTURES:
+                self._pictures.popitem(last=False)
+        return picture
 
 
 @dataclass(frozen=True)
@@ -228,6 +250,22 @@ class PageServices:
     def now(self) -> datetime:
         """Return the current time in the timezone of the policy pack."""
         return self.core.clock.now().astimezone(self.pack.calendar.zone)
+
+    def history(self, conn: Connection) -> ControlHistory:
+        """Return the history of controls, with all results that are in the history index now.
+
+        Args:
+            conn: connection to the state database.
+        """
+        address = self.core.role_database("pages_db", "state_db").conninfo()
+        history = self.cache.get("history", ControlHistory, address)
+        history.refresh(conn)
+
+        def compare() -> None:
+            history.reload_if_changed(conn)
+
+        self.cache.get("history_compared", compare, address, HISTORY_COMPARED_AFTER)
+        return history
 
     def ledger(self, conn: Connection, pruned: int) -> LedgerState:
         """Return which parts of the evidence ledger and the registers are missing or changed.

@@ -17,6 +17,7 @@ from include.evidence.model import Outcome
 from include.exports.model import EXCEL_ROWS, PDF_ROWS
 from include.messages import Message, _
 from include.orchestration.access.permissions import Page
+from include.policy.period import Period
 from include.reports.i18n import LOCALES, Translator, language_tag
 from include.reports.jinja import code_spans, environment
 from plugins.compliance_ui import PREFIX, language
@@ -103,6 +104,22 @@ class TemplateHelpers:
         is_past = seconds >= 0
         message = _("{length} ago", length=length) if is_past else _("in {length}", length=length)
         return self.translator.text(message)
+
+    def period(self, period: Period) -> str:
+        """Return a period in words, to be read after the word "every": "day" or "3 months".
+
+        Args:
+            period: the period.
+        """
+        parts = []
+        if period.months:
+            parts.append(_("{n} months", n=period.months) if period.months > 1 else _("month"))
+        if period.days:
+            parts.append(_("{n} days", n=period.days) if period.days > 1 else _("day"))
+        words = [self.translator.text(part) for part in parts]
+        if period.seconds:
+            words.append(self.translator.duration(period.seconds))
+        return " ".join(words)
 
     def language_links(self) -> list[tuple[str, str, str]]:
         """Return the links to the current page in the languages other than the page's own.

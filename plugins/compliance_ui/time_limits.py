@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
+from sqlalchemy import Connection
 
 from include.evidence import ledger
 from include.evidence.check import EvidenceRefused
@@ -37,6 +39,8 @@ from plugins.compliance_ui.rendering import render_navigation_page
 from plugins.compliance_ui.workflow_names import title_of
 
 router = APIRouter()
+
+_NEVER = datetime.max.replace(tzinfo=UTC)
 
 _STATES = {
     State.OPEN: _("open"),
@@ -88,6 +92,12 @@ class IncidentView:
         return self.incident.state is State.OPEN or any(
             time_limit.is_open for time_limit in self.time_limits
         )
+
+    @property
+    def next_deadline(self) -> TimeLimit | None:
+        """The running time limit with the earliest deadline; None if no time limit is running."""
+        running = [limit for limit in self.time_limits if limit.is_open and limit.due_at]
+        return min(running, key=lambda limit: limit.due_at or _NEVER, default=None)
 
     @property
     def outcome(self) -> Outcome:
@@ -192,6 +202,30 @@ _DOCUMENTS = {
     "summary": _("Summary"),
     "notice": _("Notice to affected people"),
 }
+
+
+def open_incidents(services: PageServices, conn: Connection) -> list[IncidentView]:
+    """Return the incidents that are not closed, with the most urgent deadline first.
+
+    The result is empty if the policy pack has no rules for incidents.
+
+    Args:
+        services: services for the request.
+        conn: connection to the state database.
+    """
+    if services.pack.section(INCIDENT) is None:
+        return []
+    views = [
+        _incident_view(services, record_in(conn, incident.number))
+        for incident in register.list_incidents(conn)
+        if incident.requires_steps and incident.state is State.OPEN
+    ]
+    return sorted(views, key=lambda view: (view.next_deadline is None, _due_number(view)))
+
+
+def _due_number(view: IncidentView) -> float:
+    limit = view.next_deadline
+    return limit.due_at.timestamp() if limit is not None and limit.due_at else 0.0
 
 
 def _incident_view(services: PageServices, record: IncidentRecord) -> IncidentView:

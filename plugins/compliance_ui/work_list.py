@@ -124,7 +124,9 @@ def work_items(
     return sorted(items, key=_urgency)
 
 
-def readable_findings(conn: Connection, visitor: Visitor, *, closed: bool = False) -> list[Finding]:
+def readable_findings(
+    conn: Connection, visitor: Visitor, *, closed: bool = False, as_of: datetime | None = None
+) -> list[Finding]:
     """Return the findings of the register that a visitor may read.
 
     A visitor may read the findings of a workflow whose DAG the visitor may read. Findings about the
@@ -134,8 +136,9 @@ def readable_findings(conn: Connection, visitor: Visitor, *, closed: bool = Fals
         conn: connection to the state database.
         visitor: the visitor.
         closed: whether closed findings are included.
+        as_of: a past time at which the findings were open; None for now.
     """
-    findings = register.list_findings(conn, closed=closed)
+    findings = register.list_findings(conn, closed=closed, as_of=as_of)
     dags = visitor.readable(filter(None, {dag_of_finding(finding) for finding in findings}))
     return [
         finding

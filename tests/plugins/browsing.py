@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from playwright.sync_api import (
 from include.orchestration.access import permissions
 from include.orchestration.access.roles import all_roles
 from tests.e2e.browsing import LONGEST_WAIT
-from tests.plugins.company import PACK, XSS
+from tests.plugins.company import NOW, PACK, XSS
 from tests.plugins.pages_server import PagesServer
 from tests.support.fab import ADMIN, account_of
 
@@ -38,8 +39,12 @@ PATHS: Mapping[permissions.Page, tuple[str, str, str]] = {
     permissions.Page.RESTORE_POINTS: ("/restore-points", "Restore points", "恢复点"),
 }
 """Address and heading of each page, in English and in Chinese."""
+CONTROL_PAGE = "/controls/collect.accuracy"
+PAST_DAY = (NOW - timedelta(weeks=8)).date()
 EVERY_PAGE = (
     *(path for path, _en, _zh in PATHS.values()),
+    f"/?asof={PAST_DAY}",
+    CONTROL_PAGE,
     "/evidence/2",
     "/findings/1",
     "/findings/3",
@@ -212,7 +217,7 @@ def picture(page: Page, name: str) -> None:
 
 def named(path: str) -> str:
     """Return the path of a page as text that can be part of a file name."""
-    return path.strip("/").replace("/", "-") or "overview"
+    return path.strip("/").replace("/", "-").replace("?", "") or "overview"
 
 
 def ask(pages_server: PagesServer, role: str, run: str) -> str:

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.airflow
 # page filters its own rows. The test fails if a route is missing here.
 NEEDS: dict[str, tuple[Page | None, str | None]] = {
     "/": (Page.OVERVIEW, None),
+    "/controls/{control}": (Page.OVERVIEW, "its control's workflow"),
     "/evidence": (Page.EVIDENCE, None),
     "/evidence/{number}": (Page.EVIDENCE, "its workflow"),
     "/evidence/{number}/report": (Page.EVIDENCE, "its workflow"),
@@ -83,6 +84,8 @@ def addresses(pages_server: PagesServer, path: str) -> list[tuple[str, str | Non
             for number, finding in pages_server.company.findings().items()
             if dag_of_finding(finding) in known()
         ]
+    if dag == "its control's workflow":
+        return [(f"/controls/{control.id}", control.workflow) for control in PACK.controls]
     return [(path.replace("{name}", "pages.css"), dag)]
 
 
@@ -101,8 +104,9 @@ def refused(page: Page | None, dag: str | None, role: Role, path: str) -> int | 
     if page is not None and page not in role.pages:
         return 303 if path == "/" else 403  # Airflow's navigation links to "/", which redirects
     if dag is not None and dag not in role.reads:
-        # A role that may not read a bundle must not learn that it exists.
-        is_hidden = "{number}" in path or "/control." in path or path == REDIRECT
+        # A role that may not read a bundle, finding or control must not learn that it exists.
+        names = ("{number}", "{control}", "/control.")
+        is_hidden = path == REDIRECT or any(name in path for name in names)
         return 404 if is_hidden else 403
     return None
 

@@ -16,13 +16,24 @@ from urllib.parse import quote
 import pytest
 
 from include.evidence.model import Outcome
+from tests.plugins.browsing import CONTROL_PAGE, PAST_DAY
 from tests.plugins.company import HOSTILE_FILE, NOW, SEALED, XSS
 from tests.plugins.pages_server import PagesServer
 from tests.support.fab import ADMIN
 
 pytestmark = pytest.mark.airflow
 OFFICER = "Compliance Officer"
-PAGES = ("/", "/evidence", "/waiting", "/clocks", "/holds", "/findings", "/restore-points")
+PAGES = (
+    "/",
+    f"/?asof={PAST_DAY}",
+    CONTROL_PAGE,
+    "/evidence",
+    "/waiting",
+    "/clocks",
+    "/holds",
+    "/findings",
+    "/restore-points",
+)
 
 
 class ParsedPage(HTMLParser):

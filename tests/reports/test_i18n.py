@@ -172,3 +172,8 @@ def test_translator_raises_value_error_for_unknown_locale():
     """The translator does not fall back to English."""
     with pytest.raises(ValueError, match="de_DE"):
         Translator("de_DE")
+
+
+@pytest.mark.parametrize("text", ["2026-13-01", "0000-01-01", "2026-01-02T99:00:00Z"])
+def test_text_in_the_form_of_an_impossible_date_is_shown_unchanged(text: str) -> None:
+    assert Translator("en").text(_("{day}", day=text)) == text
