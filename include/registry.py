@@ -32,6 +32,7 @@ WORKFLOWS: Mapping[str, str] = {
     "review_partners": "include.partners.workflow:REVIEW_PARTNERS",
     "respond_to_incident": "include.incident.workflow:RESPOND_TO_INCIDENT",
     "update_incident": "include.incident.workflow:UPDATE_INCIDENT",
+    "update_finding": "include.finding_updates.workflow:UPDATE_FINDING",
 }
 """DAG id -> name of the declaration. A task imports only the workflow that it belongs to."""
 

@@ -112,6 +112,6 @@ CONCLUDE_AUDIT = Workflow[None](
     access=AccessGroup.AUDITS,
     steps=(FIND_WORKPAPERS, EVALUATE, FOLLOW_UP),
     conclude=conclusion_report.conclude,
-    notifications=(NotificationKind(NOTIFICATION_KIND, _("audit finding reminder"), still_due),),
+    notifications=(NotificationKind(NOTIFICATION_KIND, _("finding reminder"), still_due),),
     finding_kind=FINDINGS,
 )

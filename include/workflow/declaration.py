@@ -64,6 +64,7 @@ class AccessGroup(StrEnum):
     AUDITS = "audits"
     PEOPLE = "people"
     INCIDENTS = "incidents"
+    FINDINGS = "findings"
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,14 @@ from fastapi.responses import Response
 from sqlalchemy import Connection
 
 from include.evidence import ledger
+from include.finding_updates.enter import CONFIDENTIAL
+from include.finding_updates.workflow import UPDATE_FINDING
 from include.findings import register
-from include.findings.register import Event
+from include.findings.decisions import Deciders
+from include.findings.register import Event, Finding, State
 from include.messages import _
 from include.orchestration.access.permissions import Page
+from include.policy import PolicyPack
 from include.services.errors import UsageError
 from plugins.compliance_ui.access import Visitor, name_of, visitor_of
 from plugins.compliance_ui.page_services import page_services
@@ -116,8 +120,18 @@ def finding_page(request: Request, visitor: FindingsVisitor, number: int) -> Res
         state=state_of(finding, today),
         today=today,
         events=_EVENTS,
+        may_update=_may_update(services.pack, visitor, finding),
         name_of=name_of,
     )
+
+
+def _may_update(pack: PolicyPack, visitor: Visitor, finding: Finding) -> bool:
+    """Return whether the visitor may enter a comment or decision about a finding in Airflow."""
+    if finding.state is State.CLOSED or finding.kind in CONFIDENTIAL:
+        return False
+    deciders = Deciders(pack.roles, pack.findings, pack.calendar.zone)
+    is_entitled = any(deciders.may_comment(account, finding) for account in visitor.ids)
+    return is_entitled and visitor.reads(UPDATE_FINDING.id)
 
 
 def _seq_of(conn: Connection, bundle: str) -> int | None:

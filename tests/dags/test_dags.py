@@ -38,7 +38,7 @@ AT_ONCE = {
 }
 TOPICS = {topic for each in workflows() for topic in (each.topic, *each.further_topics)}
 TAGS = {*TOPICS, "asks people", *Cadence}
-SEVERAL = {"respond_to_incident", "update_incident"}
+SEVERAL = {"respond_to_incident", "update_incident", "update_finding"}
 MAY_IMPORT = {"__future__", "typing", "airflow", "include"}
 # Headings that the person on call looks for on the page of every workflow.
 ON_THE_PAGE = (
@@ -129,7 +129,12 @@ def test_dag_schedule_has_timezone_of_policy_pack_and_catchup_is_disabled(
         assert str(dag.timetable.timezone) == zone
 
 
-REQUIRED = {("update_incident", "incident"), ("update_incident", "words")}  # without a default
+REQUIRED = {  # without a default
+    ("update_incident", "incident"),
+    ("update_incident", "words"),
+    ("update_finding", "finding"),
+    ("update_finding", "words"),
+}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -176,10 +181,9 @@ def test_tasks_have_owner_retries_and_docstring(dags: dict[str, Any], name: str)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_only_incident_workflows_start_unpaused(dags: dict[str, Any], name: str):
+def test_only_workflows_that_people_trigger_start_unpaused(dags: dict[str, Any], name: str):
     """In an emergency, the person on call may lack the right to unpause a DAG."""
-    incidents = ("respond_to_incident", "update_incident")
-    assert dags[name].is_paused_upon_creation == (False if name in incidents else None)
+    assert dags[name].is_paused_upon_creation == (False if name in SEVERAL else None)
 
 
 @pytest.mark.parametrize("name", NAMES)

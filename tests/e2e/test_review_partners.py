@@ -70,6 +70,30 @@ def test_second_review_partners_run_queues_no_further_notification(
     assert queued() == before
 
 
+def test_findings_of_two_runs_enter_the_register_once_each(cli: Cli, partners: dict[str, Any]):
+    """The runs are complete although the control failed, so they could also close findings."""
+    sealed = result(partners)
+    assert sealed["is_complete"] is True
+    assert all(step["coverage"] is not None for step in sealed["steps"])
+    reported = {(finding["code"], finding["subject"]) for finding in sealed["findings"]}
+
+    def entries() -> list[tuple[str, str]]:
+        listed = cli.json("findings", "list")["findings"]
+        return sorted(
+            (entry["code"], entry["subject"])
+            for entry in listed
+            if entry["workflow"] == "review_partners"
+        )
+
+    assert entries() == sorted(reported)
+    cli.json("run", "review_partners", code=1)
+    assert entries() == sorted(reported)
+    listed = cli.json("findings", "list")["findings"]
+    opened = [entry for entry in listed if entry["workflow"] == "review_partners"]
+    assert {entry["owner"] for entry in opened} == {"compliance"}
+    assert all(Path(cli.home, "evidence", entry["opened_in"]).exists() for entry in opened)
+
+
 def test_command_partners_standing_exits_with_1_if_the_partner_agreement_has_expired(
     cli: Cli, partners: dict[str, Any]
 ):

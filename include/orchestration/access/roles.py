@@ -137,15 +137,17 @@ AUDITS = in_group(AccessGroup.AUDITS)
 PEOPLE = in_group(AccessGroup.PEOPLE)
 # The people who operate Airflow have no access: anyone may be suspected of an incident.
 INCIDENTS = in_group(AccessGroup.INCIDENTS)
+# Whoever sees findings may enter comments and decisions, if roles.yaml lists the person.
+FINDINGS = in_group(AccessGroup.FINDINGS)
 SCHEDULED = BACKUPS | RECORDS | AUDITS | PEOPLE
-ALL = SCHEDULED | INCIDENTS
+ALL = SCHEDULED | INCIDENTS | FINDINGS
 
 ROLES: tuple[Role, ...] = (
     Role(
         "Data Engineer",
         "runs the scheduled workflows: pauses, triggers, clears, reads logs; answers nothing",
-        reads=SCHEDULED,
-        triggers=SCHEDULED,
+        reads=SCHEDULED | FINDINGS,
+        triggers=SCHEDULED | FINDINGS,
         clears=SCHEDULED,
         pauses=SCHEDULED,
         logs=SCHEDULED,
@@ -158,21 +160,23 @@ ROLES: tuple[Role, ...] = (
         "Compliance Officer",
         "reads everything that was sealed, approves deletions, grades and reports incidents",
         reads=ALL,
-        triggers=INCIDENTS,
+        triggers=INCIDENTS | FINDINGS,
         answers=INCIDENTS | {"enforce_retention"},
         pages=frozenset(Page),
     ),
     Role(
         "Information Management Reviewer",
         "reviews batches of collected records; reads on their quality and their deletion",
-        reads=RECORDS,
+        reads=RECORDS | FINDINGS,
+        triggers=FINDINGS,
         answers=frozenset({"review_intake"}),
         pages=frozenset({Page.OVERVIEW, Page.EVIDENCE, Page.WAITING, Page.HOLDS, Page.FINDINGS}),
     ),
     Role(
         "Supervisor",
         "sees whose training is due, and the findings; answers nothing",
-        reads=frozenset({"remind_training"}),
+        reads=FINDINGS | {"remind_training"},
+        triggers=FINDINGS,
         pages=frozenset({Page.OVERVIEW, Page.EVIDENCE, Page.FINDINGS}),
     ),
     Role(
@@ -190,7 +194,7 @@ ROLES: tuple[Role, ...] = (
         "reads everything that was sealed; decides whether affected people are notified of "
         "an incident",
         reads=ALL,
-        triggers=frozenset({"update_incident"}),
+        triggers=FINDINGS | {"update_incident"},
         answers=INCIDENTS,
         pages=frozenset({Page.OVERVIEW, Page.EVIDENCE, Page.WAITING, Page.CLOCKS, Page.FINDINGS}),
     ),

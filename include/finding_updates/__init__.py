@@ -1,0 +1,1 @@
+"""The workflow `update_finding`: people record comments and decisions about findings."""
