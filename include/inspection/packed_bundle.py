@@ -146,11 +146,10 @@ class BundlePacker:
         packed = _PackedFolder(source.names())
         left_out = 0
         for name in sorted(packed.listed):
-            member = f"{FOLDER}/{row.bundle}/{name}"
-            if not is_member_name(member):
+            if is_member_name(f"{FOLDER}/{row.bundle}/{name}"):
+                yield from self._add(archive, row.bundle, source, name, packed, sizes.get(name, 0))
+            else:
                 left_out += 1
-                continue
-            yield from self._add(archive, member, source, name, packed, sizes.get(name, 0))
         yield PackedBundle(
             row,
             self._problem(packed, row, previous, is_authentic=is_authentic),
@@ -168,7 +167,7 @@ class BundlePacker:
     def _add(
         self,
         archive: ZipStream,
-        member: str,
+        bundle: str,
         source: StoreFolder,
         name: str,
         packed: _PackedFolder,
@@ -178,12 +177,13 @@ class BundlePacker:
 
         Args:
             archive: the pack.
-            member: path of the file in the pack.
+            bundle: folder of the bundle in the store.
             source: the bundle in the store.
             name: path of the file in the bundle.
             packed: receives digest and content of the file.
             size: size of the file in bytes according to the store.
         """
+        member = f"{FOLDER}/{bundle}/{name}"
         kept, limit = bytearray(), _NEEDED.get(name, -1)
 
         def pieces(file: Readable) -> Iterator[bytes]:
@@ -199,6 +199,9 @@ class BundlePacker:
             try:
                 file = stack.enter_context(source.open(name))
             except ObjectMissing:
+                self._sizes(
+                    member.removeprefix(f"{FOLDER}/").removesuffix(f"/{name}")
+                )  # raises an error if the whole store is away
                 return
             except ObjectDamaged:
                 packed.damaged.add(name)

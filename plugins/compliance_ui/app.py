@@ -17,6 +17,7 @@ from plugins.compliance_ui import (
     files,
     findings,
     holds,
+    inspection,
     overview,
     restore_points,
     run_evidence,
@@ -30,8 +31,8 @@ from plugins.compliance_ui.rendering import ASSETS, asset
 _AN_HOUR = "private, max-age=3600"
 _router = APIRouter()
 _PARTS = (
-    overview, control, evidence, bundle, files, run_evidence, exports, waiting, time_limits, holds,
-    findings,
+    overview, control, evidence, bundle, files, run_evidence, exports, inspection, waiting,
+    time_limits, holds, findings,
     restore_points,
 )  # fmt: skip
 

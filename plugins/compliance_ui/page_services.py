@@ -195,11 +195,11 @@ class PageServices:
 
         def make() -> BundleReader:
             store = self.store("evidence_store")
-            return BundleReader(store, trusted, self.cache.steady, self._pending_signature)
+            return BundleReader(store, trusted, self.cache.steady, self.pending_signature)
 
         return self.cache.get("bundle_reader", make, key)
 
-    def _pending_signature(self, bundle: str) -> bytes | None:
+    def pending_signature(self, bundle: str) -> bytes | None:
         """Return the signature of a sealed bundle that is not uploaded to the evidence store yet.
 
         Return None if the signature does not exist, or if the login of ``pages_db`` may

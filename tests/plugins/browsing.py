@@ -46,6 +46,7 @@ EVERY_PAGE = (
     f"/?asof={PAST_DAY}",
     CONTROL_PAGE,
     "/evidence/2",
+    "/inspection-pack",
     "/findings/1",
     "/findings/3",
     "/nowhere",
@@ -156,7 +157,7 @@ class People:
 
     def __init__(self, browser: Browser, pages_server: PagesServer) -> None:
         self.pages_server = pages_server
-        self._browser = browser
+        self.browser = browser
         self._door = browser.new_page()  # shared, since FAB's page loads a megabyte of scripts
         self._states: dict[str, Any] = {}
 
@@ -187,7 +188,7 @@ class People:
             expected: HTTP status that is not counted as an error; 0 if every error status counts.
             settings: further settings of Playwright's browser context.
         """
-        context = self._browser.new_context(
+        context = self.browser.new_context(
             **{"viewport": DESK, "color_scheme": "light", **settings},
             storage_state=self.state(role), locale=language,
         )  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from tests.plugins.browsing import (
     may_open,
     picture,
 )
-from tests.plugins.company import HOSTILE_FILE
+from tests.plugins.company import HOSTILE_FILE, NOW
 from tests.reports.test_browser import CHROMIUM
 from tests.support.fab import role_names
 
@@ -153,6 +154,42 @@ def test_downloaded_report_and_files_in_zip_equal_the_files_in_the_evidence_stor
         archive = zipfile.ZipFile(io.BytesIO(Path(packed.value.path()).read_bytes()))
     sealed = {f"{row.bundle}/{path.name}": path.read_bytes() for path in folder.iterdir()}
     assert {name: archive.read(name) for name in archive.namelist()} == sealed
+
+
+@pytest.mark.parametrize("language", ["en", "zh-CN"])
+def test_officer_downloads_an_inspection_pack_that_its_own_page_accepts(
+    people: People, tmp_path: Path, language: str
+) -> None:
+    """The page verify.html is opened from the disk.
+
+    It says that the pack lacks the row of a workflow that Airflow does not know any more.
+    """
+    link, title, button = {
+        "en": ("Inspection pack for an inspector", "Inspection pack", "Download"),
+        "zh-CN": ("生成检查资料包", "检查资料包", "下载检查资料包"),
+    }[language]
+    with people.visit(OFFICER, language) as visit:
+        page = visit.page
+        visit.open("/evidence?clause=5.3")
+        page.get_by_role("link", name=link).click()
+        visit.see(title, language)
+        assert page.locator("input[name=clause]:checked").get_attribute("value") == "5.3"
+        page.locator("input[name=first_day]").fill(str(NOW.date() - timedelta(days=2)))
+        page.locator("input[name=last_day]").fill(str(NOW.date() + timedelta(days=1)))
+        picture(page, f"inspection-pack-{language}")
+        with page.expect_download() as download:
+            page.get_by_role("button", name=button).click()
+        pack = tmp_path / download.value.suggested_filename
+        download.value.save_as(pack)
+    assert pack.name.startswith("inspection-pack-5.3-")
+    with zipfile.ZipFile(pack) as archive:
+        archive.extract("verify.html", tmp_path)
+    context = people.browser.new_context(locale=language, offline=True)
+    with context:
+        verifier = context.new_page()
+        verifier.goto((tmp_path / "verify.html").as_uri())
+        verifier.locator("#archive").set_input_files(pack)
+        expect(verifier.locator("#result")).to_have_attribute("data-verdict", "care")
 
 
 def test_browser_runs_no_script_from_a_file_of_an_evidence_bundle(people: People) -> None:

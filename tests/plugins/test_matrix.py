@@ -30,6 +30,8 @@ NEEDS: dict[str, tuple[Page | None, str | None]] = {
     "/evidence/{number}/files/{name:path}": (Page.EVIDENCE, "its workflow"),
     "/evidence/{number}/bundle.zip": (Page.EVIDENCE, "its workflow"),
     "/runs/{dag_id}/{run_id:path}": (Page.EVIDENCE, "its workflow"),
+    "/inspection-pack": (Page.EVIDENCE, None),
+    "/inspection-pack/pack.zip": (Page.EVIDENCE, None),
     "/waiting": (Page.WAITING, None),
     "/clocks": (Page.CLOCKS, "respond_to_incident"),
     "/holds": (Page.HOLDS, "enforce_retention"),
@@ -43,6 +45,10 @@ NEEDS: dict[str, tuple[Page | None, str | None]] = {
     "/assets/{name}": (None, None),
 }
 REDIRECT = "/runs/{dag_id}/{run_id:path}"  # redirects to the bundle of the run
+QUERIES = {
+    "/inspection-pack/pack.zip": "?clause=5.3&first_day=2020-01-01&last_day=2020-01-31",
+}
+"""Query parameters without which a route shows an error."""
 CHANGING = ("POST", "PUT", "PATCH", "DELETE")
 ROLES: list[Role] = all_roles(PACK)
 
@@ -86,7 +92,7 @@ def addresses(pages_server: PagesServer, path: str) -> list[tuple[str, str | Non
         ]
     if dag == "its control's workflow":
         return [(f"/controls/{control.id}", control.workflow) for control in PACK.controls]
-    return [(path.replace("{name}", "pages.css"), dag)]
+    return [(path.replace("{name}", "pages.css") + QUERIES.get(path, ""), dag)]
 
 
 def addresses_of_run(row: LedgerRow) -> str:

@@ -214,9 +214,12 @@ class Checker {
       before = row;
     }
     this.checkEdges(before);
-    if (missing > 0 && this.manifest.ledger_rows_left_out > 0) this.gap = missing;
+    // Rows may also be left out before the first and after the last row of the pack.
+    if (this.manifest.ledger_rows_left_out > 0) {
+      this.gap = Math.max(missing, this.manifest.ledger_rows_left_out);
+    }
     if (this.gap) {
-      this.note("gaps", { count: missing, workflows: this.manifest.workflows_left_out });
+      this.note("gaps", { count: this.gap, workflows: this.manifest.workflows_left_out });
     }
     if (this.removedUpTo) this.note("removed_up_to", { number: this.removedUpTo });
   }
