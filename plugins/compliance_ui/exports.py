@@ -123,7 +123,7 @@ def export_findings(
     facts: list[tuple[Message, Cell]] = [(_("Overdue findings"), overdue)]
     columns = finding_columns(services.pack, now.date())
     table = _table(
-        services, visitor, _("Open findings"), _("as of {moment}", moment=now), columns,
+        services, visitor, _("List of open findings"), _("as of {moment}", moment=now), columns,
         findings, len(findings), facts,
     )  # fmt: skip
     return _download(request, services, table, "findings", suffix)
@@ -298,27 +298,27 @@ def _overview_columns(pack: PolicyPack) -> Sequence[ExportColumn[_OverviewRow]]:
         sealed_at = evidence.row.sealed_at if evidence.row else _("none")
         return evidence.finished_at or sealed_at
 
-    def folder(evidence: ControlEvidence) -> Cell:
-        return evidence.row.bundle if evidence.row else None
+    def bundle(evidence: ControlEvidence) -> Cell:
+        return evidence.row.seq if evidence.row else None
 
     return (
-        ExportColumn(_("Clause"), 20, lambda row: pack.clause_message(row.clause.clause)),
+        ExportColumn(_("Clause"), 22, lambda row: pack.clause_message(row.clause.clause)),
         ExportColumn(_("Outcome of the clause"), 16, lambda row: row.clause.outcome),
-        ExportColumn(_("Control"), 40, of_control(lambda evidence: evidence.control.message)),
-        ExportColumn(_("Owner"), 16, of_control(owner)),
+        ExportColumn(_("Control"), 36, of_control(lambda evidence: evidence.control.message)),
+        ExportColumn(_("Owner"), 18, of_control(owner)),
         ExportColumn(_("Current outcome"), 16, of_control(lambda evidence: evidence.outcome)),
-        ExportColumn(_("Outcome of the newest run"), 22, of_control(state_text)),
-        ExportColumn(_("Measured"), 22, of_control(measured)),
-        ExportColumn(_("Required"), 12, of_control(required)),
+        ExportColumn(_("Outcome of the newest run"), 20, of_control(state_text)),
+        ExportColumn(_("Measured"), 24, of_control(measured)),
+        ExportColumn(_("Required"), 15, of_control(required)),
         ExportColumn(_("Newest evidence"), 17, of_control(newest)),
         ExportColumn(_("Next due"), 17, of_control(lambda evidence: evidence.due_at)),
         ExportColumn(_("Age"), 16, of_control(age_text)),
         ExportColumn(
-            _("Findings against the clause"),
-            10,
+            _("Findings"),
+            14,
             lambda row: sum(len(bundle.findings) for bundle in row.clause.findings_by_bundle),
         ),
-        ExportColumn(_("Folder of the bundle"), 36, of_control(folder)),
+        ExportColumn(_("Bundle"), 12, of_control(bundle)),
     )
 
 
@@ -336,7 +336,7 @@ def _bundle_columns(
         return _("files removed") if row.seq <= pruned else None
 
     return (
-        ExportColumn(_("Number"), 9, lambda row: row.seq),
+        ExportColumn(_("Number"), 13, lambda row: row.seq),
         ExportColumn(_("Sealed"), 17, lambda row: row.sealed_at),
         ExportColumn(_("Workflow"), 20, lambda row: title_of(row.dag_id)),
         ExportColumn(_("Outcome"), 16, lambda row: Outcome(row.outcome)),

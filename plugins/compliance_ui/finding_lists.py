@@ -20,22 +20,22 @@ def finding_columns(pack: PolicyPack, today: date) -> Sequence[ExportColumn[Find
         today: current date, which decides whether a finding is overdue.
     """
     return (
-        ExportColumn(_("Number"), 9, lambda finding: finding.id),
-        ExportColumn(_("Finding"), 45, lambda finding: finding.description),
+        ExportColumn(_("Number"), 13, lambda finding: finding.id),
+        ExportColumn(_("Finding"), 38, lambda finding: finding.description),
         ExportColumn(_("Subject"), 24, _subject),
         ExportColumn(_("Clause"), 20, lambda finding: _clause(pack, finding)),
         ExportColumn(_("Source of the finding"), 18, _source),
-        ExportColumn(_("Outcome"), 12, lambda finding: finding.severity),
-        ExportColumn(_("Owner"), 16, lambda finding: owner_title(pack, finding.owner)),
+        ExportColumn(_("Outcome"), 15, lambda finding: finding.severity),
+        ExportColumn(_("Owner"), 18, lambda finding: owner_title(pack, finding.owner)),
         ExportColumn(_("Entered"), 17, lambda finding: finding.opened_at),
-        ExportColumn(_("Due"), 12, lambda finding: finding.due_on),
+        ExportColumn(_("Due"), 15, lambda finding: finding.due_on),
         ExportColumn(
-            _("Overdue"), 10, lambda finding: _("overdue") if finding.overdue(today) else None
+            _("Overdue"), 13, lambda finding: _("overdue") if finding.overdue(today) else None
         ),
         ExportColumn(_("State"), 20, lambda finding: state_of(finding, today)),
-        ExportColumn(_("Cause"), 30, lambda finding: finding.cause or None),
-        ExportColumn(_("Corrective action"), 30, lambda finding: finding.action or None),
-        ExportColumn(_("Answered by"), 14, lambda finding: finding.answered_by or None),
+        ExportColumn(_("Cause"), 28, lambda finding: finding.cause or None),
+        ExportColumn(_("Corrective action"), 28, lambda finding: finding.action or None),
+        ExportColumn(_("Answered by"), 16, lambda finding: finding.answered_by or None),
     )
 
 
