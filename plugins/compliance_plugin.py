@@ -6,9 +6,8 @@ import asyncio
 from typing import Any
 
 from airflow.plugins_manager import AirflowPlugin
-from airflow.sdk import BaseOperatorLink
+from airflow.sdk.bases.operatorlink import BaseOperatorLink
 
-from include.orchestration.addresses import run_path
 from plugins.compliance_ui import NAME, PREFIX
 
 EVIDENCE = "Evidence"
@@ -57,7 +56,9 @@ class EvidenceLink(BaseOperatorLink):
             operator: operator of the task.
             ti_key: key of the task instance, with DAG id and run id.
         """
-        from include.registry import WORKFLOWS  # takes a second, which most processes can save
+        # The registry takes a second, which most processes can save.
+        from include.orchestration.addresses import run_path
+        from include.registry import WORKFLOWS
 
         del operator
         return run_path(ti_key.dag_id, ti_key.run_id) if ti_key.dag_id in WORKFLOWS else ""

@@ -1,6 +1,4 @@
 """The read-only compliance pages: control outcomes, evidence bundles and required actions."""
 
-from include.orchestration.addresses import PAGES
-
 NAME = "Compliance"
-PREFIX = PAGES
+PREFIX = "/compliance"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import plugins.compliance_ui
 from include.evidence.bundle import seal
 from include.evidence.model import Outcome, Result, RunContext
 from include.incident import register
@@ -122,6 +123,10 @@ def test_page_of_incident_deadlines_offers_the_documents_to_hand_in_for_download
     got = pages_server.get(ADMIN, address)
     assert (got.status_code, got.content) == (200, b"docx")
     assert "attachment" in got.headers["content-disposition"]
+
+
+def test_links_to_the_compliance_pages_begin_with_the_path_of_the_plugin() -> None:
+    assert PAGES == plugins.compliance_ui.PREFIX
 
 
 def test_evidence_link_of_a_task_leads_to_its_run_and_other_dags_have_none() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from include.messages import Message, _, verbatim
 from include.registry import workflow
+from include.reports.i18n import LOCALES, Translator
 from include.service_container import ROOT
 from plugins.compliance_ui.bundle import content_of
 from plugins.compliance_ui.workflow_names import dag_of, title_of
@@ -24,11 +25,13 @@ def test_every_workflow_has_a_title(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DAGS)
-def test_workflow_title_equals_the_dag_display_name(name: str) -> None:
+def test_dag_display_name_is_the_workflow_title_in_both_languages(name: str) -> None:
     from include.orchestration.tasks import dag_settings
 
     settings = dag_settings(workflow(name), schedule=None, page="")
-    assert settings["dag_display_name"] == title_of(name).text
+    titles = [Translator(locale).text(title_of(name)) for locale in LOCALES]
+    assert settings["dag_display_name"] == " / ".join(titles)
+    assert len(set(titles)) == 2
 
 
 def test_title_of_a_removed_workflow_is_its_id() -> None:
@@ -58,7 +61,13 @@ def test_plugin_module_imports_no_page_modules_at_top_level() -> None:
     brought = {
         node.module for node in tree.body if isinstance(node, ast.ImportFrom) and node.module
     }
-    assert brought == {"__future__", "typing", "airflow.plugins_manager", "plugins.compliance_ui"}
+    assert brought == {
+        "__future__",
+        "typing",
+        "airflow.plugins_manager",
+        "airflow.sdk.bases.operatorlink",
+        "plugins.compliance_ui",
+    }
     package = ast.parse((ROOT / "plugins" / "compliance_ui" / "__init__.py").read_text())
     assert not [
         statement
