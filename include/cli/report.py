@@ -30,6 +30,8 @@ class RunResult:
             None if the run has no such task.
         could_not_run: whether the run did nothing, because it was refused, its inputs were wrong,
             or the policy pack lacks the rules.
+        reason: message of the first finding, failures first; empty if there is no finding.
+        number: sequence number of the bundle in the evidence ledger; None if there is no bundle.
     """
 
     dag_id: str
@@ -42,6 +44,8 @@ class RunResult:
     error: str | None
     cause: ParcelSealError | None = None
     could_not_run: bool = False
+    reason: str = ""
+    number: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the result as a JSON object. The keys are the names of the attributes."""
@@ -59,7 +63,7 @@ class RunResult:
         return Translator("en").outcome(outcome, could_not_run=self.could_not_run)
 
 
-_NOT_IN_JSON = {"cause", "could_not_run"}
+_NOT_IN_JSON = {"cause", "could_not_run", "reason", "number"}
 
 
 def result_of(services: Services, dag_id: str, run_id: str, state: str, log: str) -> RunResult:
@@ -101,6 +105,8 @@ def result_of(services: Services, dag_id: str, run_id: str, state: str, log: str
         findings=len(findings),
         error=_line(failing[0]) if failing else None,
         could_not_run=sealed.result.could_not_run,
+        reason=_reason([*failing, *findings][0]) if findings else "",
+        number=sealed.row.seq,
     )
 
 
@@ -116,6 +122,12 @@ def exit_code(done: RunResult) -> int:
     if done.cause is not None:
         return done.cause.exit_code
     return 3 if done.outcome is None else 1
+
+
+def _reason(finding: Finding) -> str:
+    from include.reports.i18n import Translator
+
+    return " ".join(Translator("en").finding(finding).split())
 
 
 def _line(finding: Finding) -> str:

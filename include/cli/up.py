@@ -5,15 +5,21 @@ from __future__ import annotations
 import os
 import time
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.style import Style
 from rich.table import Table
+from rich.text import Text
 
 from include.cli.answers import Answering
 from include.cli.answers import people as sample_people
-from include.cli.console import errors, results, tell
+from include.cli.console import errors, print_line, results, tell
 from include.cli.report import RunResult, result_of
 from include.cli.stack import DEFAULT_CUSTOMERS, command_services, local_stack, make_home
+from include.cli.table import UNFOLDED
 from include.local import airflow as local_airflow
 from include.local.airflow import Standalone
 from include.local.airflow_api import AirflowApi
@@ -42,6 +48,9 @@ def up(
             help="Number of customers in the sample courier database, if the command creates it.",
         ),
     ] = DEFAULT_CUSTOMERS,
+    reports: Annotated[
+        bool, typer.Option("--reports", help="Also print the paths of all reports.")
+    ] = False,
 ) -> int:
     """Start the local stack and Airflow, and run every scheduled workflow once.
 
@@ -70,13 +79,22 @@ def up(
             if not once:  # people can log in while the workflows run
                 tell(f"Airflow is at {airflow.url}: user admin, password {airflow.password}")
             done = run_all(services, airflow, answer=once)
-            verified = show(services, done)
+            verified = show(services, done, None if once else airflow.url, reports=reports)
             if once:
+                _print_next_steps(
+                    "Open a report of the table in a browser; `./parcelseal up --once --reports` "
+                    "prints the paths of all reports.",
+                    "Verify the evidence: ./parcelseal verify --all",
+                    "Keep Airflow and the compliance pages running: ./parcelseal up",
+                )
                 return 0 if verified and all(run.bundle for run in done) else 1
-            results.print(f"Airflow: {airflow.url}  user admin, password {airflow.password}")
-            results.print(f"Compliance pages: {airflow.url}/compliance/, also in its navigation")
             passwords = environment["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"]
-            results.print(f"Passwords of the others: {passwords}", soft_wrap=True)
+            _print_next_steps(
+                f"Open {airflow.url}/compliance/ and log in: user admin, password "
+                f"{airflow.password}",
+                f"Log in as another person to answer required actions; passwords: {passwords}",
+                "Verify the evidence: ./parcelseal verify --all",
+            )
             results.print("Stop with Ctrl-C.")
             _wait(airflow)
         finally:
@@ -138,44 +156,106 @@ def _run_one(
                 assigned = {user for action in waiting for user in action.assigned}
                 users = ", ".join(sorted(assigned))
                 tell(f"{dag_id} waits for {users}: see Required Actions in Airflow")
-                return RunResult(dag_id, run_id, "waiting", None, None, [], 0, None)
+                reason = f"{users} may answer"
+                return RunResult(dag_id, run_id, "waiting", None, None, [], 0, None, reason=reason)
             time.sleep(0.5)
     done = result_of(services, dag_id, run_id, state, str(airflow.log))
     tell(f"{dag_id}: {done.words}")
     return done
 
 
-def show(services: Services, done: list[RunResult]) -> bool:
+def show(
+    services: Services, done: list[RunResult], url: str | None = None, *, reports: bool = False
+) -> bool:
     """Print the outcomes of the runs, and verify the evidence store.
+
+    Args:
+        services: connections and policy pack.
+        done: results of the runs.
+        url: address of Airflow; None if Airflow stops at the end of the command.
+        reports: whether to print the paths of all reports.
 
     Returns:
         Whether all bundles of the evidence store are valid.
     """
     from include.evidence.verify import verify_all
 
-    _show_runs(done)
+    if reports:
+        _print_reports(done)
     with services.state.connect() as conn:
         checked = verify_all(services.store("evidence_store"), conn, services.trusted)
     if checked.verified:
         results.print(f"evidence verified: {checked.bundles} bundles")
     else:
         errors.print(f"evidence NOT verified: {checked.first_bad}: {checked.reason}")
+    _show_runs(done, url)
     return checked.verified
 
 
-def _show_runs(done: list[RunResult]) -> None:
-    table = Table(title="Workflows", title_justify="left")
-    for name in ("workflow", "run", "outcome", "findings"):
-        table.add_column(name)
-    for run in done:
-        table.add_row(run.dag_id, run.state, run.words, str(run.findings))
-    results.print(table)
+def _print_reports(done: list[RunResult]) -> None:
     for run in done:
         for report in run.reports:
-            results.print(f"report   {report}", soft_wrap=True)
-        if run.error:
-            kind = "finding " if run.outcome else "error   "
-            errors.print(f"{kind} {run.dag_id}: {run.error}", soft_wrap=True)
+            print_line(f"report   {report}")
+
+
+def _show_runs(done: list[RunResult], url: str | None = None) -> None:
+    """Print a table with the outcome, the first reason and a link for each run.
+
+    Args:
+        done: results of the runs.
+        url: address of Airflow, to which the links lead; None for links to the reports.
+    """
+    from include.reports.i18n import visible
+
+    table = Table(title="Workflows", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("workflow", no_wrap=True)
+    table.add_column("outcome", no_wrap=True)
+    table.add_column("first reason", overflow="fold")
+    table.add_column("link", overflow="fold")
+    for run in done:
+        words, style = _outcome_words(run)
+        reason = run.reason or run.error or ""
+        link = _link(run, url)
+        target = link if "://" in link else f"file://{link}" if link else None
+        table.add_row(
+            run.dag_id,
+            Text(words, style),
+            Text(visible(reason)),
+            Text(link, Style(link=target)),
+        )
+    if results.is_terminal:
+        results.print(table)
+    else:
+        Console(file=results.file, width=UNFOLDED, highlight=False).print(table)
+
+
+def _outcome_words(run: RunResult) -> tuple[str, str]:
+    """Return the outcome of a run in words, and the style in which the table shows it."""
+    if run.state == "waiting":
+        return "waits for an answer", "cyan"
+    if run.could_not_run:
+        return run.words, "yellow"
+    return run.words, _STYLES.get(run.outcome or "", "bold red")
+
+
+_STYLES = {"pass": "green", "attention": "yellow", "fail": "bold red"}
+
+
+def _link(run: RunResult, url: str | None) -> str:
+    """Return the address of a bundle's page or of a waiting run, or else the path of a report."""
+    if url is not None and run.number is not None:
+        return f"{url}/compliance/evidence/{run.number}"
+    if url is not None and run.run_id is not None:
+        run_id = quote(run.run_id, safe="")
+        tab = "/required_actions?response_received=false" if run.state == "waiting" else ""
+        return f"{url}/dags/{run.dag_id}/runs/{run_id}{tab}"
+    return next((path for path in run.reports if path.endswith("report.en.html")), "")
+
+
+def _print_next_steps(*steps: str) -> None:
+    results.print("Next steps:", style="bold")
+    for number, step in enumerate(steps, 1):
+        print_line(f"  {number}. {step}")
 
 
 def _wait(airflow: Standalone) -> None:
