@@ -41,8 +41,9 @@ from include.quality.workflow import CHECK_QUALITY
             "full": Param(
                 False,
                 type="boolean",
-                title="Full",
-                description="Examine all records, not only those that changed since the last sealed run.",
+                title="Full / 全量检查",
+                description="Examine all records, not only those that changed since the last sealed run. "
+                "检查全部记录，而不只是上次封存以来有变化的记录。",
             ),
         },
     )

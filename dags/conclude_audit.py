@@ -40,9 +40,10 @@ from include.sampling.workflow import CONCLUDE_AUDIT
         page=__doc__,
         params={
             "quarter": past_quarter_param(
-                "Quarter",
+                "Quarter / 季度",
                 "Quarter to conclude now, such as 2026Q3; the report lists workpapers that were not returned. "
-                "Empty means every quarter whose workpapers were returned.",
+                "Empty means every quarter whose workpapers were returned. "
+                "本次形成结论的季度，报告列明未交回的底稿；留空为全部已交回底稿的季度。",
             ),
         },
     )

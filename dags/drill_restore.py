@@ -38,9 +38,14 @@ from include.orchestration.tasks import dag_settings, tasks_of
             "choose": Param(
                 "policy",
                 enum=["policy", "latest", "undrilled"],
-                title="Restore point",
+                title="Restore point / 恢复点",
                 description="Restore point to drill: as the policy pack defines, the latest, or a random restore "
-                "point that was never drilled.",
+                "point that was never drilled. 演练使用的恢复点：按制度包规定、最新，或者随机选取从未演练过的恢复点。",
+                values_display={
+                    "policy": "As the policy pack defines / 按制度包规定",
+                    "latest": "Latest / 最新",
+                    "undrilled": "Never drilled / 从未演练过",
+                },
             ),
         },
     )

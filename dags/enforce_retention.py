@@ -43,9 +43,10 @@ from include.retention.workflow import ENFORCE_RETENTION
         page=__doc__,
         params={
             "as_of": past_moment_param(
-                "As of",
+                "As of / 截至日期",
                 "Day (2026-11-25) or time with offset (2026-11-25T03:30:00+08:00) on which the retention "
-                "period of records has to have ended; not in the future; empty means today.",
+                "period of records has to have ended; not in the future; empty means today. "
+                "以该日期（或带时区的时间）为准，保存期限须已届满；不得晚于现在；留空为今天。",
             ),
         },
     )

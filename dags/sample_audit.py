@@ -40,7 +40,8 @@ from include.sampling.workflow import SAMPLE_AUDIT
         page=__doc__,
         params={
             "quarter": past_quarter_param(
-                "Quarter", "A past quarter, such as 2026Q3; empty means the last quarter."
+                "Quarter / 季度",
+                "A past quarter, such as 2026Q3; empty means the last quarter. 已结束的季度；留空为上一季度。",
             ),
         },
     )

@@ -124,9 +124,9 @@ def trigger_form(rules: IncidentRules | None) -> FormSections:
         options=_titles(rules.scenarios) if rules else {},
     )
     return {
-        "1. Incident": happened,
-        "2. Scope, as far as known": _affected_fields(rules),
-        "3. Drill": [drill],
+        "1. Incident / 事件": happened,
+        "2. Scope, as far as known / 已知的影响范围": _affected_fields(rules),
+        "3. Drill / 演练": [drill],
     }
 
 
@@ -203,8 +203,8 @@ def update_form(rules: IncidentRules | None) -> FormSections:
     ]
     affected = _affected_fields(rules)
     return {
-        "1. Update": update,
-        "2. Scope, as far as known": affected,
+        "1. Update / 补充记录": update,
+        "2. Scope, as far as known / 已知的影响范围": affected,
     }
 
 

@@ -60,6 +60,7 @@ from include.orchestration.workflow import (
 )
 from include.registry import workflows
 from include.reports.conclusion import Conclusion
+from include.reports.i18n import LOCALES, Translator
 from include.service_container import Services
 from include.services.errors import CouldNotRun, ParcelSealError, ServiceError, UsageError
 from include.workflow.databases import databases_step
@@ -112,7 +113,7 @@ def dag_settings(
     return {
         **paused,
         "dag_id": workflow.id,
-        "dag_display_name": workflow.title.text,
+        "dag_display_name": display_name(workflow),
         "description": workflow.summary,
         "doc_md": page,
         "schedule": timetable,
@@ -123,6 +124,15 @@ def dag_settings(
         "tags": workflow.tags,
         "params": _declared_params(workflow) | dict(params or {}),
     }
+
+
+def display_name(workflow: AnyWorkflow) -> str:
+    """Return the name of a DAG in Airflow: the title of the workflow in English and Chinese.
+
+    Airflow (3.3) shows the same name to all readers, whatever language they choose.
+    """
+    titles = (Translator(locale).text(workflow.title) for locale in LOCALES)
+    return " / ".join(dict.fromkeys(titles))
 
 
 def _declared_params(workflow: AnyWorkflow) -> dict[str, Param]:

@@ -62,8 +62,9 @@ def databases_param() -> Param:
         type=["null", "array"],
         items={"type": "string", "enum": mapped},
         examples=mapped,
-        title="Databases",
-        description="Names from the data map; empty means all of them.",
+        title="Databases / 数据库",
+        description="Names from the data map; empty means all of them. "
+        "数据地图中的名称；留空为全部。",
     )
 
 
