@@ -49,8 +49,10 @@ class Field:
         value: initial value.
         required: whether the field must have a value. Airflow's page accepts no answer while the
             field is empty.
-        replaceable: whether a run may omit the value of a required field of a trigger form, because
-            another field replaces it. Airflow's page still requires the field.
+        may_be_omitted: whether only Airflow's page requires a required field of a trigger form. A
+            run without the value then starts: a drill needs no value, and any other run is refused
+            by its first step and leaves evidence. If Airflow refused the value in each task, the
+            run would leave no evidence.
         max_length: maximum length of a text, or of each line of a list, in characters.
         stored_as_typed: whether a text is stored as typed. Otherwise possible customer data in the
             text is redacted, see `include.approvals.reasons.redact_reason`.
@@ -64,7 +66,7 @@ class Field:
     options: Mapping[str, Message] = field(default_factory=dict)
     value: Entry | None = None
     required: bool = False
-    replaceable: bool = False
+    may_be_omitted: bool = False
     max_length: int = MAX_REASON_LENGTH
     stored_as_typed: bool = False
     schema: Mapping[str, Any] = field(default_factory=dict)

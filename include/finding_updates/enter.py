@@ -63,7 +63,10 @@ def enter_update(run: RunContext[None], findings: StepFindings) -> EnteredUpdate
                 "No person triggered this run.", "Trigger the workflow from its form in Airflow."
             )
         action = Action(str(run.parameters.get("action") or Action.COMMENT))
-        finding = register.get_finding(conn, int(run.parameters["finding"]), locked=True)
+        number = run.parameters.get("finding")
+        if not isinstance(number, int):
+            raise UsageError("The number of the finding is missing.", "Enter it in the form.")
+        finding = register.get_finding(conn, number, locked=True)
         if finding.kind in CONFIDENTIAL:
             raise UsageError(
                 f"Finding {finding.id} belongs to an incident, whose texts are confidential.",

@@ -39,6 +39,7 @@ def update_form(_rules: None) -> FormSections:
                 "number",
                 _("The page Findings and actions shows the number."),
                 required=True,
+                may_be_omitted=True,
                 schema={"minimum": 1},
             ),
             Field(
@@ -56,6 +57,7 @@ def update_form(_rules: None) -> FormSections:
                 "long_text",
                 _("Do not enter customer data."),
                 required=True,
+                may_be_omitted=True,
                 max_length=MAX_TEXT,
                 schema=HAS_WORDS,
             ),

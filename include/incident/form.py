@@ -74,7 +74,7 @@ def trigger_form(rules: IncidentRules | None) -> FormSections:
             "choice",
             options=choices,
             required=True,
-            replaceable=True,
+            may_be_omitted=True,
         ),
         _field(
             "what",
@@ -83,7 +83,7 @@ def trigger_form(rules: IncidentRules | None) -> FormSections:
             "data. 一两句话，监管部门将看到原文；不得填写客户信息。",
             "long_text",
             required=True,
-            replaceable=True,
+            may_be_omitted=True,
             max_length=MAX_TEXT,
             schema=HAS_WORDS,
         ),
@@ -142,6 +142,7 @@ def update_form(rules: IncidentRules | None) -> FormSections:
             "Incident / 事件编号",
             "INC-2026-0001",
             required=True,
+            may_be_omitted=True,
             schema={"pattern": _NUMBER},
         ),
         _field(
@@ -160,6 +161,7 @@ def update_form(rules: IncidentRules | None) -> FormSections:
             "Do not enter customer data. 不得填写客户信息。",
             "long_text",
             required=True,
+            may_be_omitted=True,
             max_length=MAX_TEXT,
             schema=HAS_WORDS,
         ),

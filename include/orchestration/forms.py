@@ -40,7 +40,7 @@ def trigger_params(form: FormSections) -> dict[str, Param]:
             if field.kind == "list" and field.options:
                 schema["items"] = {"type": "string", "enum": list(field.options)}
             schema.update(field.schema)
-            if field.replaceable:
+            if field.may_be_omitted:
                 _require_only_on_the_page(schema)
     return params
 

@@ -346,7 +346,7 @@ def _seal_records(services: Services, conclude: Conclude) -> SealedRun:
         artifacts = artifacts_of(conn, dag_id, run_id)
     if not is_interrupted():
         records += _unrecorded_failures(records)
-    if any(record.could_not_run for record in records) and not is_interrupted():
+    if _is_refused(records) and not is_interrupted():
         conclusion = refused(_title_of(dag_id), records)
     else:
         conclusion = conclude(services, records, artifacts)
@@ -397,6 +397,17 @@ def _is_complete(services: Services) -> bool:
         watches = {step.name for step in workflow(dag_id).steps if isinstance(step, Watch)}
     steps = {task: state for task, state in states.items() if task not in _LAST_TASKS | watches}
     return bool(steps) and set(steps.values()) <= _ENDED_WELL
+
+
+def _is_refused(records: Sequence[StepRecord]) -> bool:
+    """Return whether a step refused the run, and no other step failed.
+
+    The notifications that a run sends belong to other runs, so their failure does not count.
+    """
+    failed_steps = [
+        record for record in records if record.outcome is Outcome.FAIL and record.step != STEP_SEND
+    ]
+    return bool(failed_steps) and all(record.could_not_run for record in failed_steps)
 
 
 def _title_of(dag_id: str) -> Message:

@@ -129,14 +129,6 @@ def test_dag_schedule_has_timezone_of_policy_pack_and_catchup_is_disabled(
         assert str(dag.timetable.timezone) == zone
 
 
-REQUIRED = {  # without a default
-    ("update_incident", "incident"),
-    ("update_incident", "words"),
-    ("update_finding", "finding"),
-    ("update_finding", "words"),
-}
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_dag_params_have_title_description_and_type(dags: dict[str, Any], name: str):
     params = dags[name].params
@@ -145,8 +137,7 @@ def test_dag_params_have_title_description_and_type(dags: dict[str, Any], name: 
         assert schema.get("title"), key
         assert params.get_param(key).description, key
         assert "type" in schema or "enum" in schema, key
-        if (name, key) not in REQUIRED:
-            params.get_param(key).resolve()  # fails if the default is invalid
+        params.get_param(key).resolve()  # fails if the default is invalid
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -196,6 +196,11 @@ def test_unknown_finding_is_refused(services: Services) -> None:
         entered(services, "dora", finding=99999, action="comment")
 
 
+def test_form_without_number_of_the_finding_is_refused(services: Services) -> None:
+    with pytest.raises(CouldNotRun, match="number of the finding is missing"):
+        entered(services, "dora", action="comment")
+
+
 def test_role_of_unknown_name_lists_the_departments(pack: PolicyPack) -> None:
     with pytest.raises(UsageError) as refusal:
         role_of(pack, "")

@@ -117,6 +117,23 @@ def test_run_whose_service_or_connection_failed_is_evidence_that_a_control_has_n
     assert {outcome for _seq, outcome in states(run)} == {Outcome.ATTENTION}
 
 
+def test_run_with_wrong_inputs_whose_other_step_failed_names_its_controls(run: Run) -> None:
+    """The failure of the other step says something about the controls."""
+    run.key = (DAG, "manual__2")
+    run.step(Outcome.FAIL, "preflight")
+    sealed = refused_run(run, CouldNotRun("Not in the data map: nope."))
+    assert not sealed.result.could_not_run
+    assert sealed.row.controls == [control.id for control in controls(run)]
+
+
+def test_run_with_wrong_inputs_could_not_run_even_if_its_notifications_were_not_sent(
+    run: Run,
+) -> None:
+    run.key = (DAG, "manual__2")
+    run.step(Outcome.FAIL, "send")
+    assert refused_run(run, CouldNotRun("Not in the data map: nope.")).result.could_not_run
+
+
 def test_reports_and_commands_state_that_the_run_could_not_run(run: Run) -> None:
     sealed = refused_run(run, CouldNotRun("Not in the data map: nope."))
     store = run.live.store("evidence_store")

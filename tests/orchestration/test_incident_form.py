@@ -82,7 +82,7 @@ def test_incident_trigger_form_accepts_valid_values_and_refuses_invalid_values(
     ("name", "good", "bad"),
     [
         ("incident", "INC-2026-0001", "the first one"),
-        ("incident", "INC-2026-0001", None),
+        ("incident", None, ""),
         ("action", "note", "delete"),
         ("words", "The scanner was found.", ""),
         ("at", "2026-11-26T03:15:00+08:00", NEXT_YEAR),

@@ -54,7 +54,7 @@ def test_trigger_request_with_as_of_date_in_the_past_creates_a_run(
             {"type": "lost_device", "what": "x", "aware_at": "2099-01-01T00:00Z"},
         ),
         ("update_incident", {"incident": "INC-2026-0001", "words": "x", "entry": 0}),
-        ("update_incident", {"words": "A note without the number of its incident."}),
+        ("update_incident", {"incident": "the first one", "words": "x"}),
     ],
 )
 def test_trigger_request_with_a_wrong_value_creates_no_run_of_any_workflow(

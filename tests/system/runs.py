@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException
 from airflow.sdk.execution_time.context import OutletEventAccessors
 
 from include.backup.drill import CHOOSE, DRILL
@@ -23,7 +23,8 @@ from include.backup.refusals import REFUSALS
 from include.backup.workflow import BACKUP_OFFSITE, DRILL_RESTORE
 from include.evidence.folder import RESULT, StoreFolder
 from include.evidence.model import Outcome, Result
-from include.orchestration import run, run_trigger, tasks
+from include.orchestration import gate, run, run_trigger, tasks
+from include.orchestration.retry_policy import TaskFailed
 from include.orchestration.tasks import ask_people, run_step, seal_workflow
 from include.retention.steps import APPROVE, EXECUTE, PLAN, PRUNE_EVIDENCE, VERIFY
 from include.retention.workflow import ENFORCE_RETENTION
@@ -89,14 +90,14 @@ class Run:
         with self.as_task(company):
             sealed = self.seal_task()
             try:
-                run.require_passed(sealed)
-            except AirflowFailException:
-                gate = str(Outcome.FAIL)
+                gate.report_sealed_run(company.services, self.dag_id, self.run_id, sealed)
+            except TaskFailed:
+                shown = str(Outcome.FAIL)
             else:
-                gate = sealed["outcome"]
-        assert gate == sealed["outcome"]
-        self.shown, self.bundle = gate, sealed["bundle"]
-        return gate
+                shown = sealed["outcome"]
+        assert shown == sealed["outcome"]
+        self.shown, self.bundle = shown, sealed["bundle"]
+        return shown
 
     def complete(self, company: Company) -> str:
         """Run all steps, seal the run, and return the outcome that the run shows."""

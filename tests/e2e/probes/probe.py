@@ -12,7 +12,8 @@ from airflow.sdk import TriggerRule, dag, task
 from include.backup.workflow import BACKUP_OFFSITE
 from include.evidence.model import Outcome, StepRecord
 from include.messages import _
-from include.orchestration.run import execute_step, require_passed, seal_run
+from include.orchestration.gate import report_sealed_run
+from include.orchestration.run import execute_step, run_key, seal_run, task_services
 from include.orchestration.tasks import run_step
 from include.reports.conclusion import Conclusion
 from include.service_container import Services
@@ -39,7 +40,7 @@ def seal() -> dict[str, Any]:
 
 @task
 def gate(sealed: dict[str, Any]) -> None:
-    require_passed(sealed)
+    report_sealed_run(task_services(), *run_key(), sealed)
 
 
 @dag(dag_id="early", schedule=None)
