@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 from airflow.api_fastapi.common.db.common import SessionDep
 from fastapi import APIRouter, Query, Request, status
 from fastapi.responses import RedirectResponse, Response
+from markupsafe import Markup
 from sqlalchemy import Connection
 
 from include.evidence import control_index, index
 from include.evidence.control_evidence import (
     ClauseEvidence,
+    ControlEvidence,
     by_clause,
     worst,
 )
@@ -32,7 +34,7 @@ from plugins.compliance_ui.control_texts import age_text, state_text
 from plugins.compliance_ui.language import locale_of
 from plugins.compliance_ui.page_services import LedgerState, PageServices, page_services
 from plugins.compliance_ui.pictures import AGE_TITLES, draw_pictures
-from plugins.compliance_ui.rendering import first_page, render_navigation_page
+from plugins.compliance_ui.rendering import first_page, render_fragment, render_navigation_page
 from plugins.compliance_ui.required_actions import open_actions
 from plugins.compliance_ui.shown_controls import shown_controls
 from plugins.compliance_ui.shown_day import ShownDay, shown_day
@@ -159,9 +161,60 @@ def overview(
         open_findings=len(findings),
         overdue=sum(finding.overdue(shown.day) for finding in findings),
         may_export_history=Page.EVIDENCE in visitor.pages,
-        state=state_text,
-        age=age_text,
-        sparkline=sparkline,
+        controls_table=_controls_table(request, services, evidence, clauses, shown),
+    )
+
+
+def _controls_table(
+    request: Request,
+    services: PageServices,
+    evidence: Sequence[ControlEvidence],
+    clauses: Sequence[ClauseEvidence],
+    shown: ShownDay,
+) -> Markup:
+    """Return the table of controls, from a cache.
+
+    The table of the present is rendered again after a minute, because it states ages.
+    """
+    key = (
+        "controls",
+        locale_of(request),
+        request.scope.get("root_path", ""),
+        services.pack.sha256,
+        shown.moment.replace(second=0, microsecond=0),
+        tuple(_identity(item) for item in evidence),
+    )
+
+    def render() -> str:
+        return render_fragment(
+            request,
+            services,
+            "controls_table.html.j2",
+            shown=shown,
+            clauses=clauses,
+            clause_name=services.pack.clause_message,
+            title_of=title_of,
+            state=state_text,
+            age=age_text,
+            sparkline=sparkline,
+        )
+
+    return Markup(services.cache.picture(key, render))  # noqa: S704 - escaped by the template
+
+
+def _identity(evidence: ControlEvidence) -> Hashable:
+    """Return everything about a control on which the table of controls depends."""
+    return (
+        evidence.control.id,
+        evidence.row and (evidence.row.seq, evidence.row.sums_sha256),
+        evidence.outcome,
+        evidence.age,
+        evidence.problem and repr(evidence.problem),
+        evidence.due_at,
+        evidence.is_checked,
+        evidence.is_indexed,
+        evidence.trend,
+        len(evidence.findings),
     )
 
 

@@ -38,7 +38,9 @@ from plugins.compliance_ui.ledger_watcher import LedgerWatcher
 SERVICES_CACHED_FOR = 60.0  # seconds; then connections and policy pack are read again
 LOSSES_CACHED_FOR = 60.0  # seconds; then the ledger is searched for missing bundles again
 COUNTS = 512  # cached counts of filtered lists
-PICTURES = 256  # cached pictures, of some 30 KiB each
+PICTURES = 256  # cached pictures and tables, of some 40 KiB each
+PAST_CACHED_FOR = 60.0  # seconds; then the evidence of a past day is read again
+PAST_DAYS = 64  # past days whose evidence is cached
 HISTORY_COMPARED_AFTER = 60.0  # seconds; then rows deleted from the history index are noticed
 # Tasks retry six times with a timeout of a minute. With that, forty requests for pages would block
 # all threads of the server.
@@ -64,6 +66,7 @@ class SharedCache:
         self._values: dict[str, tuple[Hashable, float, object]] = {}
         self._counts: OrderedDict[Hashable, int] = OrderedDict()
         self._pictures: OrderedDict[Hashable, str] = OrderedDict()
+        self._past: OrderedDict[Hashable, tuple[float, object]] = OrderedDict()
 
     def get(
         self,
@@ -115,7 +118,7 @@ class SharedCache:
         return number
 
     def picture(self, key: Hashable, draw: Callable[[], str]) -> str:
-        """Return the picture that is cached for a key. If there is none, draw and cache it.
+        """Return the picture or table that is cached for a key, or else draw and cache it.
 
         Args:
             key: everything that the picture shows, or the version of it, and the language.
@@ -131,6 +134,25 @@ class SharedCache:
             while len(self._pictures) > PICTURES:
                 self._pictures.popitem(last=False)
         return picture
+
+    def past(self, key: Hashable, read: Callable[[], _Cached]) -> _Cached:
+        """Return what is cached about a past day, or read it. It is read again after a minute.
+
+        Args:
+            key: the day, and everything else on which the value depends.
+            read: function that reads the value.
+        """
+        with self._lock:
+            read_at, value = self._past.get(key, (float("-inf"), None))
+        if self.steady() - read_at < PAST_CACHED_FOR:
+            return value  # type: ignore[return-value]  # of that key
+        new_value = read()
+        with self._lock:
+            self._past[key] = self.steady(), new_value
+            self._past.move_to_end(key)
+            while len(self._past) > PAST_DAYS:
+                self._past.popitem(last=False)
+        return new_value
 
 
 @dataclass(frozen=True)

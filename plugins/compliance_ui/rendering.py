@@ -213,6 +213,23 @@ def render_navigation_page(
     )  # fmt: skip
 
 
+def render_fragment(request: Request, services: PageServices, template: str, **view: Any) -> str:
+    """Render a part of a page, which may be cached and inserted into the page.
+
+    Args:
+        request: request of the visitor.
+        services: services for the request.
+        template: file name of the template.
+        view: variables of the template.
+    """
+    helpers = TemplateHelpers(request, services.timezone)
+    return (
+        environment(FOLDER / "templates")
+        .get_template(template)
+        .render(w=helpers, t=helpers.translator, _=helpers.translate, Outcome=Outcome, **view)
+    )
+
+
 def render_page(
     request: Request,
     template: str,
