@@ -26,6 +26,7 @@ from include.services.clock import FixedClock
 from include.services.errors import UsageError
 from include.services.objectstore.base import StoredObject, StoreError
 from include.services.objectstore.directory import DirectoryStore
+from include.services.objectstore.s3 import S3Store
 from include.state.tables import evidence_ledger
 from tests.evidence.support import Evidence
 from tests.inspection.support import (
@@ -36,6 +37,7 @@ from tests.inspection.support import (
     WORKFLOW,
     PackMaker,
 )
+from tests.support.s3 import MotoServer, client_for, new_bucket
 from tests.support.without_pdf import without_pdf
 
 COMMON = {
@@ -447,3 +449,28 @@ def test_pack_waits_for_no_signature_that_is_only_in_the_state_database(
     folder = maker.unpacked(pack)
     assert pack.not_verified == []
     assert (folder / "bundles" / folders[2] / "SHA256SUMS.sig").read_bytes() == content
+
+
+def test_pack_of_bundles_in_s3_contains_every_file(maker: PackMaker, moto: MotoServer) -> None:
+    client = client_for(moto.endpoint)
+    bucket = new_bucket(client)
+    store = S3Store(client, bucket, "evidence")
+    maker.evidence.store = store
+    folders = maker.quarter()
+    client.delete_object(Bucket=bucket, Key=f"evidence/{folders[2]}/report.en.html")
+    pack = maker.pack()
+    folder = maker.unpacked(pack)
+    assert pack.not_verified == [folders[2]]
+    for name in folders[:2]:
+        for stored in store.list(f"{name}/"):
+            assert (folder / "bundles" / stored.key).read_bytes() == store.get(stored.key)
+
+
+def test_pack_of_a_bucket_that_disappears_leaves_no_file(
+    maker: PackMaker, moto: MotoServer
+) -> None:
+    maker.quarter()
+    store = S3Store(client_for(moto.endpoint), "no-such-bucket", "evidence")
+    with pytest.raises(StoreError):
+        maker.write(maker.pack(store=store))
+    assert list(maker.folder.iterdir()) == []
