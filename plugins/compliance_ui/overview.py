@@ -37,7 +37,7 @@ from plugins.compliance_ui.pictures import AGE_TITLES, draw_pictures
 from plugins.compliance_ui.rendering import first_page, render_fragment, render_navigation_page
 from plugins.compliance_ui.required_actions import open_actions
 from plugins.compliance_ui.shown_controls import shown_controls
-from plugins.compliance_ui.shown_day import ShownDay, shown_day
+from plugins.compliance_ui.shown_day import ShownDay, last_quarter, shown_day
 from plugins.compliance_ui.time_limits import open_incidents
 from plugins.compliance_ui.work_list import readable_findings
 from plugins.compliance_ui.workflow_names import dag_of, title_of
@@ -139,6 +139,7 @@ def overview(
         "overview.html.j2",
         pack=pack,
         shown=shown,
+        last_quarter=last_quarter(services.now().date()),
         clauses=clauses,
         clause_name=pack.clause_message,
         ledger=ledger,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 from include.evidence.compliance_history import end_of_day
 from include.messages import _
@@ -39,6 +39,13 @@ class ShownDay:
     def query(self) -> str:
         """Value of the query parameter that selects the day; empty for the present."""
         return self.day.isoformat() if self.is_past else ""
+
+
+def last_quarter(today: date) -> tuple[date, date]:
+    """Return the first and the last day of the calendar quarter before that of a day."""
+    begins = date(today.year, (today.month - 1) // 3 * 3 + 1, 1)
+    last = begins - timedelta(days=1)
+    return date(last.year, last.month - 2, 1), last
 
 
 def shown_day(services: PageServices, text: str) -> ShownDay:
