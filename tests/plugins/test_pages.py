@@ -17,7 +17,7 @@ import pytest
 
 from include.evidence.model import Outcome
 from tests.plugins.browsing import CONTROL_PAGE, PAST_DAY
-from tests.plugins.company import HOSTILE_FILE, NOW, SEALED, XSS
+from tests.plugins.company import HOSTILE_FILE, NOW, PACK, SEALED, XSS
 from tests.plugins.pages_server import PagesServer
 from tests.support.fab import ADMIN
 
@@ -253,7 +253,11 @@ def test_overview_shows_outcomes_of_controls_and_number_of_findings(
     assert "of 22 controls passed" in page
     assert "failed" in page
     assert "no evidence yet" in page
-    assert f"Open findings: {len(pages_server.company.findings())}; overdue: 1." in page
+    findings = pages_server.company.findings().values()
+    overdue = sum(
+        finding.overdue(NOW.astimezone(PACK.calendar.zone).date()) for finding in findings
+    )
+    assert f"Open findings: {len(findings)}; overdue: {overdue}." in page
 
 
 def test_pages_show_time_left_for_incidents_and_numbers_of_due_legal_holds_and_overdue_findings(
