@@ -39,8 +39,8 @@ SERVICES_CACHED_FOR = 60.0  # seconds; then connections and policy pack are read
 LOSSES_CACHED_FOR = 60.0  # seconds; then the ledger is searched for missing bundles again
 COUNTS = 512  # cached counts of filtered lists
 PICTURES = 256  # cached pictures and tables, of some 40 KiB each
-PAST_CACHED_FOR = 60.0  # seconds; then the evidence of a past day is read again
-PAST_DAYS = 64  # past days whose evidence is cached
+PAST_CACHED_FOR = 600.0  # seconds; then the evidence of a past day is read and checked again
+PAST_DAYS = 128  # past days whose evidence is cached
 HISTORY_COMPARED_AFTER = 60.0  # seconds; then rows deleted from the history index are noticed
 # Tasks retry six times with a timeout of a minute. With that, forty requests for pages would block
 # all threads of the server.
@@ -136,7 +136,7 @@ class SharedCache:
         return picture
 
     def past(self, key: Hashable, read: Callable[[], _Cached]) -> _Cached:
-        """Return what is cached about a past day, or read it. It is read again after a minute.
+        """Return what is cached about a past day, or read it. It is read again after ten minutes.
 
         Args:
             key: the day, and everything else on which the value depends.
