@@ -220,10 +220,6 @@ class Coverage(FrozenModel):
     codes: tuple[str, ...] = ()
     steps: tuple[str, ...] = ()
 
-    def includes(self, code: str, subject: str) -> bool:
-        """Return whether the step would have reported a finding with this code and subject."""
-        return self.subjects is None or subject in self.subjects or code in self.codes
-
 
 class StepRecord(BaseModel):
     """The record of a step, which the seal and later steps of the run read.

@@ -13,16 +13,25 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, Engine, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import DataError, IntegrityError
 
 from include.evidence.bundle_reader import BundleReader
 from include.evidence.check import EvidenceRefused
 from include.evidence.ledger import LedgerRow
-from include.evidence.model import CONTROLS_STEP, REGISTERS_STEP, Finding, Outcome, Result
+from include.evidence.model import (
+    CONTROLS_STEP,
+    REGISTERS_STEP,
+    Coverage,
+    Finding,
+    Outcome,
+    Result,
+)
 from include.findings.register import EVENT, RUN, Details, Event, append_event
 from include.policy.period import add_period
 from include.policy.rules import FindingRules
@@ -31,6 +40,7 @@ from include.state.findings import finding, finding_progress, finding_report
 from include.state.tables import evidence_ledger
 
 MAX_BUNDLES = 500  # that a call reads, so that a seal does not wait for a long backlog
+MAX_NAME = 400  # bytes of a subject or part; an index entry has room for 2,704 bytes
 MAX_UNREAD = 1000  # bundles that are not valid, whose numbers are kept
 
 
@@ -130,10 +140,25 @@ def follow_ledger(
             if following is None or following.seq != row.seq:
                 continue  # another process entered this bundle
             if result is not None:
-                _enter(conn, row, result, entry_rules, followed)
+                try:
+                    with conn.begin_nested():
+                        opened, closed = _enter(conn, row, result, entry_rules)
+                    followed.opened += opened
+                    followed.closed += closed
+                except (DataError, IntegrityError):  # the bundle must not block all later seals
+                    followed.unread += (row.bundle,)
             _advance(conn, row.seq, is_unread=row.bundle in followed.unread)
         followed.bundles += 1
     return followed
+
+
+def unread_bundles(conn: Connection) -> list[int]:
+    """Return the sequence numbers of bundles whose findings are not in the register.
+
+    These bundles did not verify, or their findings could not be stored, when the register followed
+    the ledger. At most the last 1000 are known.
+    """
+    return list(conn.scalar(select(finding_progress.c.unread)) or ())
 
 
 def _next_row(conn: Connection) -> LedgerRow | None:
@@ -162,32 +187,37 @@ def _advance(conn: Connection, seq: int, *, is_unread: bool) -> None:
 
 
 def _enter(
-    conn: Connection,
-    row: LedgerRow,
-    result: Result,
-    entry_rules: EntryRules,
-    followed: FollowedLedger,
-) -> None:
-    """Enter the findings of a bundle, and close the findings that the bundle disproves."""
+    conn: Connection, row: LedgerRow, result: Result, entry_rules: EntryRules
+) -> tuple[int, int]:
+    """Enter the findings of a bundle, and close the findings that the bundle disproves.
+
+    Returns:
+        The number of findings that were entered, and of those that were closed.
+    """
+    opened = closed = 0
     if result.could_not_run and entry_rules.closes_by_retest[row.dag_id]:
-        return  # such as wrong inputs, which the person has already corrected in another run
+        return (
+            opened,
+            closed,
+        )  # such as wrong inputs, which the person has already corrected in another run
     entries = _open_entries(conn, row.dag_id)
     reported = dict(_causes(row.dag_id, result))
     for position, (cause, reported_finding) in enumerate(reported.items(), 1):
         entry = entries.get(cause)
         if entry is None:
             number = _open(conn, row, position, cause, reported_finding, entry_rules)
-            followed.opened += 1
+            opened += 1
         else:
             number = entry.number
         _keep_report(conn, row, number, reported_finding)
     if not result.is_complete or entry_rules.closes_by_retest[row.dag_id]:
-        return
+        return opened, closed
     for cause, entry in entries.items():
         is_later = result.run.started_at >= entry.reported_at
         if is_later and cause not in reported and _is_examined(cause, result):
             _close(conn, row, entry.number)
-            followed.closed += 1
+            closed += 1
+    return opened, closed
 
 
 class _Entry(NamedTuple):
@@ -222,13 +252,19 @@ def _causes(workflow: str, result: Result) -> Iterator[tuple[Cause, Finding]]:
     counts: Counter[Cause] = Counter()
     for reported in result.findings:
         owner = "" if reported.step == REGISTERS_STEP else workflow
-        cause = Cause(
-            owner, reported.step, reported.part, reported.code, reported.subject, reported.aspect
-        )
+        names = (reported.step, reported.part, reported.code, reported.subject, reported.aspect)
+        cause = Cause(owner, *map(_shorten, names))
         counts[cause] += 1
         if counts[cause] > 1:
             cause = cause._replace(aspect=f"{cause.aspect}#{counts[cause]}")
         yield cause, reported
+
+
+def _shorten(name: str) -> str:
+    """Shorten a name that is too long for the index of causes; its digest keeps it distinct."""
+    if len(name.encode()) <= MAX_NAME:
+        return name
+    return f"{name[:50]}…{sha256(name.encode()).hexdigest()}"
 
 
 def _open(
@@ -313,14 +349,19 @@ def _is_examined(cause: Cause, result: Result) -> bool:
         return cause.subject in {control.id for control in result.controls}
     records = [step for step in result.steps if (step.step, step.part) == (cause.step, cause.part)]
     if records:
-        coverages = [record.coverage for record in records]
-        return all(
-            coverage is not None and coverage.includes(cause.code, cause.subject)
-            for coverage in coverages
-        )
+        return all(_covers(record.coverage, cause) for record in records)
     return bool(cause.part) and any(
         step.coverage is not None and cause.step in step.coverage.steps for step in result.steps
     )
+
+
+def _covers(coverage: Coverage | None, cause: Cause) -> bool:
+    """Return whether a step would have reported a finding with the given cause."""
+    if coverage is None:
+        return False
+    if coverage.subjects is None or cause.code in coverage.codes:
+        return True
+    return cause.subject in map(_shorten, coverage.subjects)
 
 
 def _close(conn: Connection, row: LedgerRow, number: int) -> None:

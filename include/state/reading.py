@@ -8,7 +8,7 @@ from psycopg import sql
 from sqlalchemy import Connection, Table, text
 
 from include.services.errors import UsageError
-from include.state.findings import finding, finding_event, finding_report
+from include.state.findings import finding, finding_event, finding_progress, finding_report
 from include.state.migrate import VERSION_TABLE
 from include.state.tables import (
     evidence_checkpoint,
@@ -26,6 +26,7 @@ READ_BY_PAGES = (
     evidence_ledger,
     finding,
     finding_event,
+    finding_progress,
     finding_report,
     legal_hold,
     policy_control,

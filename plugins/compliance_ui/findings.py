@@ -15,6 +15,7 @@ from include.finding_updates.workflow import UPDATE_FINDING
 from include.findings import register
 from include.findings.decisions import Deciders
 from include.findings.register import Event, Finding, State
+from include.findings.run_findings import unread_bundles
 from include.messages import _
 from include.orchestration.access.permissions import Page
 from include.policy import PolicyPack
@@ -36,6 +37,7 @@ from plugins.compliance_ui.work_list import (
 router = APIRouter()
 
 MAX_ROWS = 200
+MAX_UNREAD = 10
 _VIEWS = {
     View.ALL: _("All"),
     View.DEPARTMENT: _("My department"),
@@ -58,6 +60,7 @@ def findings(
     services = page_services()
     with services.read_connection() as conn:
         items = work_items(conn, session, services, visitor)
+        unread = unread_bundles(conn)
     chosen = [item for item in items if item.is_in(view)]
     return render_navigation_page(
         request,
@@ -73,6 +76,8 @@ def findings(
             for entry, title in _VIEWS.items()
         ],
         view=view,
+        unread=unread[-MAX_UNREAD:],
+        unread_total=len(unread),
         badge=sum(item.is_in(View.DEPARTMENT) for item in items),
         has_role=bool(roles_of(services.pack, visitor)),
         today=services.now().date(),

@@ -28,7 +28,7 @@ from include.evidence.signing import Signer, generate_key
 from include.findings import register
 from include.findings.register import State
 from include.findings.reminders import remind_owners
-from include.findings.run_findings import FollowedLedger, follow_ledger
+from include.findings.run_findings import FollowedLedger, follow_ledger, unread_bundles
 from include.local.postgres import EmbeddedPostgres
 from include.messages import verbatim
 from include.notify.outbox import Run
@@ -250,6 +250,31 @@ def test_bundle_that_is_not_valid_is_skipped_and_named(evidence: Evidence) -> No
     assert (followed.unread, followed.opened, followed.is_complete) == ((bundle,), 1, True)
     evidence.conn.rollback()
     assert evidence.conn.scalar(text("SELECT unread FROM finding_progress")) == [1]
+
+
+def test_bundle_whose_findings_cannot_be_stored_does_not_block_later_bundles(
+    evidence: Evidence,
+) -> None:
+    """PostgreSQL cannot store the character NUL."""
+    seal_result(evidence, 1, [finding_of(), finding_of(subject="a\x00b")])
+    seal_result(evidence, 2, [finding_of()])
+    followed = follow(evidence)
+    assert (len(followed.unread), followed.opened, followed.is_complete) == (1, 1, True)
+    evidence.conn.rollback()
+    assert unread_bundles(evidence.conn) == [1]
+
+
+def test_finding_with_a_very_long_subject_is_entered_once_and_closed(evidence: Evidence) -> None:
+    """An index entry of PostgreSQL has at most 2,704 bytes."""
+    subjects = ["对象" * 2000, "对象" * 2000 + "x"]
+    findings_of_run = [finding_of(subject=subject) for subject in subjects]
+    for number in (1, 2):
+        seal_result(evidence, number, findings_of_run, step("check", "courier"))
+    assert follow(evidence).opened == 2
+    seal_result(evidence, 3, [], step("check", "courier", subjects=(subjects[0],)))
+    assert follow(evidence).closed == 1
+    seal_result(evidence, 4, [], step("check", "courier"))
+    assert follow(evidence).closed == 1
 
 
 def test_bundle_of_an_unknown_workflow_is_skipped(evidence: Evidence) -> None:

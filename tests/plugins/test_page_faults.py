@@ -216,8 +216,8 @@ def test_database_login_of_the_compliance_pages_can_read_only_the_tables_that_pa
     readable = {name for name, read, _write in tables if read}
     assert readable == {
         "evidence_checkpoint", "evidence_control", "evidence_ledger", "finding", "finding_event",
-        "finding_report", "incident", "incident_entry", "legal_hold", "parcelseal_version",
-        "policy_control", "restore_point_operation",
+        "finding_progress", "finding_report", "incident", "incident_entry", "legal_hold",
+        "parcelseal_version", "policy_control", "restore_point_operation",
     }  # fmt: skip
     assert not [name for name, _read, write in tables if write]
 
