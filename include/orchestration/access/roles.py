@@ -175,8 +175,7 @@ ROLES: tuple[Role, ...] = (
     Role(
         "Supervisor",
         "sees whose training is due, and the findings; answers nothing",
-        reads=FINDINGS | {"remind_training"},
-        triggers=FINDINGS,
+        reads=frozenset({"remind_training"}),
         pages=frozenset({Page.OVERVIEW, Page.EVIDENCE, Page.FINDINGS}),
     ),
     Role(

@@ -10,6 +10,7 @@ from include.orchestration.access.permissions import Action, Page, Part
 from include.orchestration.access.roles import (
     ALL,
     DEPARTMENT,
+    FINDINGS,
     INCIDENTS,
     ROLES,
     SCHEDULED,
@@ -142,7 +143,15 @@ def test_reference_page_of_roles_equals_the_roles_table() -> None:
 
 def row(role: Role) -> str:
     """Return the table row of a role, as in docs/reference/roles.md."""
-    groups = {ALL: "all", SCHEDULED: "scheduled", INCIDENTS: "incidents", frozenset(): "-"}
+    groups = {
+        ALL: "all",
+        SCHEDULED: "scheduled",
+        SCHEDULED | FINDINGS: "scheduled, findings",
+        INCIDENTS: "incidents",
+        INCIDENTS | FINDINGS: "incidents, findings",
+        FINDINGS: "findings",
+        frozenset(): "-",
+    }
     cells = [
         groups.get(dags) or ", ".join(f"`{dag}`" for dag in sorted(dags))
         for dags in (role.reads, role.triggers, role.answers, role.clears, role.logs)
