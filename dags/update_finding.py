@@ -9,6 +9,8 @@ changes no outcome. Findings of incidents are refused, because their texts are c
 **Schedule:** none; trigger it by hand, or with the link on the page of a finding. `roles.yaml` lists the people of each
 department, and `findings.yaml` the departments that may decide. **Inputs:** connections `state_db`, `evidence_store`.
 
+A decision about another owner or an accepted risk counts only for the version of the finding that the form names.
+
 **Writes:** the register of findings in `state_db`; a sealed bundle (English, Chinese).
 
 **Red means** that nothing was recorded: a field of the form was wrong, or the person may not decide. **Action:** read

@@ -30,7 +30,7 @@ app = typer.Typer(
 Number = Annotated[int, typer.Argument(help="Number of the finding.")]
 Reason = Annotated[str, typer.Option("--reason", help="Reason, without customer data.")]
 Version = Annotated[
-    int | None,
+    str | None,
     typer.Option(
         "--version-seen",
         help="Version of the finding that you read. If the finding has changed since, nothing is "
@@ -132,7 +132,7 @@ def _decide(
     number: int,
     by: str,
     reason: str,
-    version: int | None,
+    version: str | None,
     as_json: bool,
 ) -> int:
     from include.findings.decisions import Deciders, Decision
@@ -162,11 +162,17 @@ def answer(
     The finding stays open until a retest passes, or a complete run no longer reports it.
     """
     from include.findings import register
+    from include.policy.period import add_period
 
     with local_stack(command_services()) as services, services.state.begin() as conn:
         now = _now(services)
+        # People without an account, such as a partner's, answer through an engineer: the command
+        # checks the dates, and the form in Airflow the person, too.
+        pack = services.pack
+        zone, longest = pack.calendar.zone, pack.findings.longest_postponement
+        latest = add_period(now, longest, zone).astimezone(zone).date()
         finding = register.answer(
-            conn, number, cause=cause, action=action, by=by, at=now, due_on=due
+            conn, number, cause=cause, action=action, by=by, at=now, due_on=due, latest=latest
         )
     return _show(finding, now.date(), as_json)
 

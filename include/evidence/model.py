@@ -359,6 +359,8 @@ class Result(BaseModel):
         registers: figures of the registers of the state database; None if they were not read.
         is_complete: whether the run executed all of its steps to their end, on live data and for
             all databases. Only a complete run closes findings of earlier runs.
+        is_drill: whether the run was a drill, whose steps worked in a sandbox. Its findings do not
+            enter the register of findings.
         could_not_run: whether the run did nothing, because it was refused, its inputs were wrong,
             or the policy pack lacks the rules. Such a run is not evidence for any control.
     """
@@ -375,6 +377,7 @@ class Result(BaseModel):
     not_made: dict[str, str] = {}
     registers: RegisterState | None = None
     is_complete: bool = False
+    is_drill: bool = False
     could_not_run: bool = False
 
 

@@ -10,7 +10,7 @@ from include.evidence.step_findings import StepFindings, StepResult
 from include.finding_updates.form import Action
 from include.findings import decisions, register
 from include.findings.decisions import Deciders, Decision
-from include.findings.register import EVENT, Event, Finding
+from include.findings.register import Event, Finding
 from include.messages import _
 from include.policy import PolicyPack
 from include.services.errors import UsageError, refusing_inputs
@@ -20,7 +20,10 @@ from include.workflow.step import Step
 
 CLAUSE = "6.1"
 # Texts about incidents are confidential, and more people read the runs of this workflow.
-CONFIDENTIAL = {EVENT, "incident"}
+INCIDENT_FINDINGS = "incident"
+INCIDENT_WORKFLOWS = ("respond_to_incident", "update_incident")
+VERSIONED = {Action.REASSIGN, Action.ACCEPT, Action.WITHDRAW}
+"""Actions that count only for the version of the finding that the person saw."""
 _EVENTS = {
     Action.COMMENT: Event.COMMENTED,
     Action.ANSWER: Event.ANSWERED,
@@ -45,7 +48,7 @@ class EnteredUpdate(StepResult):
     action: Action
     by: str
     owner: str
-    version: int
+    version: str
 
 
 def enter_update(run: RunContext[None], findings: StepFindings) -> EnteredUpdate:
@@ -67,7 +70,7 @@ def enter_update(run: RunContext[None], findings: StepFindings) -> EnteredUpdate
         if not isinstance(number, int):
             raise UsageError("The number of the finding is missing.", "Enter it in the form.")
         finding = register.get_finding(conn, number, locked=True)
-        if finding.kind in CONFIDENTIAL:
+        if is_confidential(finding):
             raise UsageError(
                 f"Finding {finding.id} belongs to an incident, whose texts are confidential.",
                 "Enter it in the incident, or ask the data engineers to record it.",
@@ -78,6 +81,13 @@ def enter_update(run: RunContext[None], findings: StepFindings) -> EnteredUpdate
     return EnteredUpdate(
         finding=finding.id, action=action, by=by, owner=finding.owner, version=finding.version
     )
+
+
+def is_confidential(finding: Finding) -> bool:
+    """Return whether a finding belongs to an incident, whose texts only its team may read."""
+    if finding.origin is None:
+        return finding.kind == INCIDENT_FINDINGS
+    return finding.origin.workflow in INCIDENT_WORKFLOWS
 
 
 ENTER = Step(
@@ -112,24 +122,17 @@ def _record(
 ) -> Finding:
     deciders = Deciders(run.pack.roles, run.pack.findings, run.zone)
     words, until = _text(run, "words"), _day(_text(run, "until"))
-    decision = Decision(finding.id, by, at, words)
+    decision = Decision(finding.id, by, at, words, _text(run, "version") or None)
+    if action in VERSIONED and decision.version is None:
+        raise UsageError(
+            "The version of the finding is missing.", "The page of the finding shows it."
+        )
     match action:
         case Action.COMMENT:
             return decisions.comment(conn, deciders, decision)
         case Action.ANSWER:
-            if not deciders.may_comment(by, finding):
-                raise UsageError(
-                    f"{by} may not answer finding {finding.id}.",
-                    "The people of the owner answer it. roles.yaml lists them.",
-                )
-            return register.answer(
-                conn,
-                finding.id,
-                cause=_text(run, "cause"),
-                action=words,
-                by=by,
-                at=at.astimezone(run.zone),
-                due_on=until,
+            return decisions.answer(
+                conn, deciders, decision, cause=_text(run, "cause"), due_on=until
             )
         case Action.REASSIGN:
             owner = role_of(run.pack, _text(run, "owner"))

@@ -82,6 +82,15 @@ def update_form(_rules: None) -> FormSections:
                 schema={"pattern": r"^[\w.@-]{1,100}$"},
             ),
             Field(
+                "version",
+                _("Version of the finding"),
+                help=_(
+                    "The page of the finding shows it. Required with another owner and with an "
+                    "accepted risk, so that the decision counts only for what you saw."
+                ),
+                schema={"pattern": r"^[0-9]+-[a-z]+$"},
+            ),
+            Field(
                 "until",
                 _("Until"),
                 help=_(

@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 
 from include.approvals.approvers import is_among
 from include.approvals.reasons import has_words, redact_reason
+from include.findings import register
 from include.findings.register import (
     MAX_COMMENTS,
     Event,
@@ -46,7 +47,7 @@ class Decision:
     by: str
     at: datetime
     reason: str
-    version: int | None = None
+    version: str | None = None
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,15 @@ class Deciders:
     def may_accept(self, person: str, finding: Finding) -> bool:
         """Return whether a person may accept the risk of a finding.
 
-        People who are responsible for the finding or have answered it may not.
+        The people of the owner may not, and neither may people who answered the finding or were
+        responsible for it at any time.
         """
-        involved = (*finding.answerers, finding.assignee)
-        return self.holds(person, self.rules.accept_risk) and not is_among(person, involved)
+        is_involved = is_among(person, (*finding.answerers, *finding.assignees))
+        return (
+            self.holds(person, self.rules.accept_risk)
+            and not self.holds(person, {finding.owner})
+            and not is_involved
+        )
 
 
 def comment(conn: Connection, deciders: Deciders, decision: Decision) -> Finding:
@@ -112,6 +118,44 @@ def comment(conn: Connection, deciders: Deciders, decision: Decision) -> Finding
             "Answer the finding, or name another owner.",
         )
     return _record(conn, decision, Event.COMMENTED)
+
+
+def answer(
+    conn: Connection,
+    deciders: Deciders,
+    decision: Decision,
+    *,
+    cause: str,
+    due_on: date | None = None,
+) -> Finding:
+    """Record the cause and the corrective action of a finding.
+
+    Args:
+        conn: connection to the state database, with an open transaction.
+        deciders: the people who may decide.
+        decision: the person, and the corrective action as its reason.
+        cause: the cause in words. Passages that look like customer numbers are redacted.
+        due_on: a later due date; None to keep the current due date.
+
+    Raises:
+        UsageError: the finding does not exist or is closed, a text has no words, the due date has
+            passed or is too late, or the person may not answer.
+    """
+    finding = _locked(conn, decision)
+    if not deciders.may_comment(decision.by, finding):
+        raise _not_entitled(decision.by, f"answer finding {finding.id}")
+    zone = deciders.zone
+    latest = add_period(decision.at, deciders.rules.longest_postponement, zone)
+    return register.answer(
+        conn,
+        finding.id,
+        cause=cause,
+        action=decision.reason,
+        by=decision.by,
+        at=decision.at.astimezone(zone),
+        due_on=due_on,
+        latest=latest.astimezone(zone).date(),
+    )
 
 
 def reassign(

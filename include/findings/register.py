@@ -185,8 +185,9 @@ class Finding:
         acceptance: the acceptance of the risk; None if the risk was never accepted or the
             acceptance was withdrawn.
         comments: comments and reasons, oldest first.
-        version: number of the finding's events, without reminders. A decision is refused if it
-            refers to an earlier version.
+        version: number of the finding's events, without reminders, and its severity, such as
+            ``3-fail``. A decision is refused if it refers to an earlier version.
+        assignees: all people who were responsible at any time.
         origin: origin of a finding that a run reported; None for other findings.
     """
 
@@ -212,7 +213,8 @@ class Finding:
     assignee: str = ""
     acceptance: Acceptance | None = None
     comments: tuple[Comment, ...] = ()
-    version: int = 0
+    version: str = ""
+    assignees: tuple[str, ...] = ()
     origin: RunFinding | None = None
 
     @property
@@ -318,6 +320,7 @@ def answer(
     by: str,
     at: datetime,
     due_on: date | None = None,
+    latest: date | None = None,
 ) -> Finding:
     """Record an owner's answer to a finding: the cause and the corrective action.
 
@@ -330,10 +333,11 @@ def answer(
         by: the person who answers.
         at: current time, in the timezone in which days are counted.
         due_on: a later due date; None to keep the current due date.
+        latest: latest due date that the answer may state; None for no limit.
 
     Raises:
         UsageError: the finding does not exist or is closed; `cause`, `action` or `by` is empty; or
-            the new due date is in the past or before the current due date.
+            the new due date is in the past, before the current due date, or after `latest`.
     """
     current = get_finding(conn, number, locked=True)
     if current.state is State.CLOSED:
@@ -352,6 +356,11 @@ def answer(
             f"The due date {due_on} is before the current due date {current.due_on} of finding "
             f"{number}.",
             "Name a later day, or leave out the due date.",
+        )
+    if due_on is not None and latest is not None and due_on > latest:
+        raise UsageError(
+            f"The due date {due_on} is after {latest}.",
+            "Name an earlier day (findings.yaml, longest_postponement), or have the risk accepted.",
         )
     append_event(
         conn,
@@ -457,8 +466,9 @@ def list_findings(
         conn: connection to the state database.
         kind: type of work that produced the findings, such as ``audit``; None for all types.
         closed: whether closed findings are included.
-        as_of: a past time. The findings, owners, due dates and states are those of that time; texts
-            and severities are those of the newest report. None for now.
+        as_of: a past time. The findings, owners, due dates and states are those of that time. Texts
+            and severities are those of the newest report if it was sealed by then, and otherwise
+            those of the first report. None for now.
     """
     query = select(finding).order_by(finding.c.due_on, finding.c.id)
     if kind is not None:
@@ -492,6 +502,8 @@ def _load_events(
     for event in conn.execute(query.order_by(finding_event.c.id)).mappings():
         events.setdefault(int(event["finding_id"]), []).append(dict(event))
     reported = select(finding_report).where(finding_report.c.finding_id == ids)
+    if as_of is not None:
+        reported = reported.where(finding_report.c.reported_at <= as_of)
     reports = {
         int(report["finding_id"]): dict(report) for report in conn.execute(reported).mappings()
     }
@@ -516,6 +528,7 @@ def _finding_of(
         latest |= _changes_of(event)
     answers = [event for event in events if event["kind"] == Event.ANSWERED]
     origin = _origin_of(row, report)
+    severity = Outcome.FAIL if origin is None else origin.severity
     is_answered = latest["state"] is State.ANSWERED
     if is_answered and origin is not None and origin.reported_at > answers[-1]["at"]:
         latest["state"] = State.OPEN  # the corrective action did not help
@@ -532,7 +545,8 @@ def _finding_of(
         answerers=tuple(answer["by"] for answer in answers),
         retests=sum(event["kind"] in (Event.MET, Event.DEVIATES) for event in events),
         comments=tuple(comments),
-        version=sum(event["kind"] != Event.REMINDED for event in events),
+        version=f"{sum(event['kind'] != Event.REMINDED for event in events)}-{severity}",
+        assignees=tuple(event["assignee"] for event in events if event["assignee"]),
         origin=origin,
         **latest,
     )

@@ -10,7 +10,7 @@ evidence.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -41,7 +41,8 @@ from include.state.tables import evidence_ledger
 
 MAX_BUNDLES = 500  # that a call reads, so that a seal does not wait for a long backlog
 MAX_NAME = 400  # bytes of a subject or part; an index entry has room for 2,704 bytes
-MAX_UNREAD = 1000  # bundles that are not valid, whose numbers are kept
+MAX_UNREAD = 1000  # bundles that could not be read, whose numbers are kept
+MAX_READ_AGAIN = 50  # of these bundles that a call reads again
 
 
 class Cause(NamedTuple):
@@ -49,7 +50,8 @@ class Cause(NamedTuple):
 
     Attributes:
         workflow: DAG id of the workflow; empty for findings about the evidence and the registers,
-            which every workflow reports.
+            which every workflow reports. These need a retest: a lost row or a changed file is
+            reported only for some time, so a run without the report proves nothing.
         step: name of the step; empty for a finding of the whole run.
         part: item that the mapped step worked on.
         code: stable identifier of the type of finding.
@@ -121,13 +123,16 @@ def follow_ledger(
         StoreError: the evidence store cannot be read. The next call continues.
     """
     followed = FollowedLedger()
+    _read_again(state, bundle_reader, entry_rules, followed)
     while followed.bundles < most:
         with state.connect() as conn:
             pruned = bundle_reader.pruned_up_to(conn)
-            row = _next_row(conn)
+            last, row = _last_read(conn), _next_row(conn)
         if row is None:
             followed.is_complete = True
             break
+        if row.seq > last + 1 and not bundle_reader.is_authentic(row):
+            break  # a forged number must not make the register skip the rows before it
         result = None
         if row.dag_id in entry_rules.closes_by_retest and row.seq > pruned:
             try:
@@ -136,20 +141,68 @@ def follow_ledger(
                 followed.unread += (row.bundle,)
         with state.begin() as conn:
             lock_for_transaction(conn, StateLock.FINDINGS)
-            following = _next_row(conn)
-            if following is None or following.seq != row.seq:
+            if _last_read(conn) != last:
                 continue  # another process entered this bundle
-            if result is not None:
-                try:
-                    with conn.begin_nested():
-                        opened, closed = _enter(conn, row, result, entry_rules)
-                    followed.opened += opened
-                    followed.closed += closed
-                except (DataError, IntegrityError):  # the bundle must not block all later seals
-                    followed.unread += (row.bundle,)
-            _advance(conn, row.seq, is_unread=row.bundle in followed.unread)
+            if result is not None and not _try_to_enter(conn, row, result, entry_rules, followed):
+                followed.unread += (row.bundle,)
+            missing = range(max(last + 1, row.seq - MAX_UNREAD), row.seq)
+            is_unread = row.bundle in followed.unread
+            _advance(conn, row.seq, [*missing, *([row.seq] if is_unread else [])])
         followed.bundles += 1
     return followed
+
+
+def _try_to_enter(
+    conn: Connection,
+    row: LedgerRow,
+    result: Result,
+    entry_rules: EntryRules,
+    followed: FollowedLedger,
+    *,
+    is_late: bool = False,
+) -> bool:
+    """Enter the findings of a bundle, and return whether the database accepted them.
+
+    A bundle that the database refuses must not block the seals of all later runs.
+    """
+    try:
+        with conn.begin_nested():
+            opened, closed = _enter(conn, row, result, entry_rules, is_late=is_late)
+    except (DataError, IntegrityError):
+        return False
+    followed.opened += opened
+    followed.closed += closed
+    return True
+
+
+def _read_again(
+    state: Engine, bundle_reader: BundleReader, entry_rules: EntryRules, followed: FollowedLedger
+) -> None:
+    """Enter the findings of bundles that could not be read before, and were repaired since.
+
+    These may also be bundles whose ledger rows were missing. A late bundle closes no finding.
+    """
+    with state.connect() as conn:
+        numbers = unread_bundles(conn)[:MAX_READ_AGAIN]
+        pruned = bundle_reader.pruned_up_to(conn)
+        query = select(evidence_ledger).where(evidence_ledger.c.seq.in_(numbers))
+        rows = [LedgerRow.of(row) for row in conn.execute(query).mappings()]
+    for row in rows:
+        is_known = row.dag_id in entry_rules.closes_by_retest and row.seq > pruned
+        try:
+            result = bundle_reader.result(row) if is_known else None
+        except EvidenceRefused:
+            continue
+        with state.begin() as conn:
+            lock_for_transaction(conn, StateLock.FINDINGS)
+            unread = unread_bundles(conn)
+            if row.seq not in unread:
+                continue  # another process entered this bundle
+            if result is None or _try_to_enter(
+                conn, row, result, entry_rules, followed, is_late=True
+            ):
+                unread.remove(row.seq)
+                conn.execute(update(finding_progress).values(unread=unread))
 
 
 def unread_bundles(conn: Connection) -> list[int]:
@@ -161,24 +214,28 @@ def unread_bundles(conn: Connection) -> list[int]:
     return list(conn.scalar(select(finding_progress.c.unread)) or ())
 
 
+def _last_read(conn: Connection) -> int:
+    """Return the sequence number of the last bundle that the register has read; 0 if none."""
+    return int(conn.scalar(select(finding_progress.c.seq)) or 0)
+
+
 def _next_row(conn: Connection) -> LedgerRow | None:
     """Return the ledger row of the first bundle that the register has not read; None at the end."""
-    seq = conn.scalar(select(finding_progress.c.seq)) or 0
-    query = select(evidence_ledger).where(evidence_ledger.c.seq > seq)
+    query = select(evidence_ledger).where(evidence_ledger.c.seq > _last_read(conn))
     row = conn.execute(query.order_by(evidence_ledger.c.seq).limit(1)).mappings().first()
     return None if row is None else LedgerRow.of(row)
 
 
-def _advance(conn: Connection, seq: int, *, is_unread: bool) -> None:
+def _advance(conn: Connection, seq: int, unread: Sequence[int]) -> None:
     """Record that the register has read the bundles up to a sequence number.
 
     Args:
         conn: connection to the state database, with an open transaction.
         seq: sequence number of the bundle.
-        is_unread: whether the bundle is not valid, so that its findings could not be read.
+        unread: sequence numbers of bundles whose findings could not be read, or whose ledger rows
+            are missing. A later call reads them again.
     """
-    unread = list(conn.scalar(select(finding_progress.c.unread)) or ())
-    values = {"seq": seq, "unread": [*unread, *([seq] if is_unread else [])][-MAX_UNREAD:]}
+    values = {"seq": seq, "unread": [*unread_bundles(conn), *unread][-MAX_UNREAD:]}
     conn.execute(
         insert(finding_progress)
         .values(id=1, **values)
@@ -187,21 +244,30 @@ def _advance(conn: Connection, seq: int, *, is_unread: bool) -> None:
 
 
 def _enter(
-    conn: Connection, row: LedgerRow, result: Result, entry_rules: EntryRules
+    conn: Connection, row: LedgerRow, result: Result, entry_rules: EntryRules, *, is_late: bool
 ) -> tuple[int, int]:
-    """Enter the findings of a bundle, and close the findings that the bundle disproves.
+    """Enter the findings of a bundle, and close the findings that the bundle no longer reports.
+
+    The findings of a drill are not entered, because its data is that of a sandbox. A refused run of
+    a workflow whose findings need a retest is skipped: the person has corrected the inputs in
+    another run.
+
+    Args:
+        conn: connection to the state database, with an open transaction.
+        row: ledger row of the bundle.
+        result: sealed result of the run.
+        entry_rules: owners and due dates of findings.
+        is_late: whether later bundles were entered before. The bundle then closes no finding.
 
     Returns:
         The number of findings that were entered, and of those that were closed.
     """
     opened = closed = 0
-    if result.could_not_run and entry_rules.closes_by_retest[row.dag_id]:
-        return (
-            opened,
-            closed,
-        )  # such as wrong inputs, which the person has already corrected in another run
+    needs_retest = entry_rules.closes_by_retest[row.dag_id]
+    if result.is_drill or (result.could_not_run and needs_retest):
+        return opened, closed
     entries = _open_entries(conn, row.dag_id)
-    reported = dict(_causes(row.dag_id, result))
+    reported = dict(_causes(row, result, is_single=needs_retest))
     for position, (cause, reported_finding) in enumerate(reported.items(), 1):
         entry = entries.get(cause)
         if entry is None:
@@ -210,10 +276,10 @@ def _enter(
         else:
             number = entry.number
         _keep_report(conn, row, number, reported_finding)
-    if not result.is_complete or entry_rules.closes_by_retest[row.dag_id]:
+    if is_late or needs_retest or not result.is_complete:
         return opened, closed
     for cause, entry in entries.items():
-        is_later = result.run.started_at >= entry.reported_at
+        is_later = entry.kind == RUN and result.run.started_at >= entry.reported_at
         if is_later and cause not in reported and _is_examined(cause, result):
             _close(conn, row, entry.number)
             closed += 1
@@ -221,39 +287,48 @@ def _enter(
 
 
 class _Entry(NamedTuple):
-    """An open finding: its number, and when the bundle of its newest report was sealed.
+    """An open finding: its number and kind, and when the bundle of its newest report was sealed.
 
     A run that started before that time may have examined the subject before the report, so it does
     not close the finding.
     """
 
     number: int
+    kind: str
     reported_at: datetime
 
 
 def _open_entries(conn: Connection, workflow: str) -> dict[Cause, _Entry]:
     cause = [finding.c.dag_id, *(finding.c[name] for name in Cause._fields[1:])]
     query = (
-        select(finding.c.id, finding_report.c.reported_at, *cause)
+        select(finding.c.id, finding.c.kind, finding_report.c.reported_at, *cause)
         .join(finding_report, finding_report.c.finding_id == finding.c.id)
         .where(finding.c.closed_at.is_(None), finding.c.dag_id.in_((workflow, "")))
     )
     return {
-        Cause(*fields): _Entry(number, reported_at)
-        for number, reported_at, *fields in conn.execute(query)
+        Cause(*fields): _Entry(number, kind, reported_at)
+        for number, kind, reported_at, *fields in conn.execute(query)
     }
 
 
-def _causes(workflow: str, result: Result) -> Iterator[tuple[Cause, Finding]]:
+def _causes(row: LedgerRow, result: Result, *, is_single: bool) -> Iterator[tuple[Cause, Finding]]:
     """Yield each finding of a run with its cause.
 
     If several findings of the run have the same cause, a number in the aspect distinguishes them.
+
+    Args:
+        row: ledger row of the bundle.
+        result: sealed result of the run.
+        is_single: whether each run of the workflow is about something else, such as an incident.
+            The number of the bundle is then a part of each cause.
     """
     counts: Counter[Cause] = Counter()
     for reported in result.findings:
-        owner = "" if reported.step == REGISTERS_STEP else workflow
+        is_shared = reported.step == REGISTERS_STEP
         names = (reported.step, reported.part, reported.code, reported.subject, reported.aspect)
-        cause = Cause(owner, *map(_shorten, names))
+        cause = Cause("" if is_shared else row.dag_id, *map(_shorten, names))
+        if is_single and not is_shared:
+            cause = cause._replace(aspect=f"{cause.aspect}@{row.seq}")
         counts[cause] += 1
         if counts[cause] > 1:
             cause = cause._replace(aspect=f"{cause.aspect}#{counts[cause]}")
@@ -287,9 +362,10 @@ def _open(
     """
     rules, zone = entry_rules.rules, entry_rules.zone
     is_failure = reported.severity is Outcome.FAIL
+    needs_retest = entry_rules.closes_by_retest[row.dag_id]
     period = rules.due_after_failure if is_failure else rules.due_after_attention
     values: dict[str, Any] = {
-        "kind": EVENT if entry_rules.closes_by_retest[row.dag_id] else RUN,
+        "kind": RUN if cause.workflow and not needs_retest else EVENT,
         "reference": f"{row.seq}/{position}",
         "owner": entry_rules.owner_of(row.dag_id, reported),
         "opened_at": row.sealed_at,
@@ -332,6 +408,7 @@ def _keep_report(conn: Connection, row: LedgerRow, number: int, reported: Findin
         .on_conflict_do_update(
             constraint=finding_report.primary_key,
             set_=values | {"reports": finding_report.c.reports + 1},
+            where=finding_report.c.seq < row.seq,
         )
     )
 
@@ -343,7 +420,7 @@ def _is_examined(cause: Cause, result: Result) -> bool:
         cause: cause of a finding of an earlier run.
         result: sealed result of the complete run.
     """
-    if cause.step in ("", REGISTERS_STEP):
+    if not cause.step:
         return True
     if cause.step == CONTROLS_STEP:
         return cause.subject in {control.id for control in result.controls}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from include.evidence.bundle_reader import BundleReader
+from include.evidence.ledger_recovery import pending_signature
 from include.evidence.model import CONTROLS_STEP, Finding
 from include.findings.run_findings import EntryRules, FollowedLedger, follow_ledger
 from include.policy import PolicyPack
@@ -23,7 +24,13 @@ def update_register(live: Services) -> FollowedLedger:
     Raises:
         ServiceError: the state database or the evidence store failed. A later call continues.
     """
-    bundle_reader = BundleReader(live.store("evidence_store"), live.trusted)
+
+    def pending(bundle: str) -> bytes | None:
+        with live.state.connect() as conn:
+            return pending_signature(conn, bundle)
+
+    # A concurrent seal commits the ledger row before it puts the signature into the store.
+    bundle_reader = BundleReader(live.store("evidence_store"), live.trusted, pending=pending)
     followed = follow_ledger(live.state, bundle_reader, entry_rules(live.pack))
     for bundle in followed.unread:
         log.warning("The bundle %s does not verify; its findings are not in the register.", bundle)

@@ -368,6 +368,7 @@ def _seal_records(services: Services, conclude: Conclude) -> SealedRun:
         records,
         pdf=pdf,
         is_complete=not conclusion.could_not_run and _is_complete(services),
+        is_drill=isinstance(services, SandboxedServices),
     )
 
 
@@ -378,8 +379,9 @@ _LAST_TASKS = {"seal", "gate"}
 def _is_complete(services: Services) -> bool:
     """Return whether the running task's run executed all of its steps to their end.
 
-    The run of a drill is never complete, because its steps work on the data of a sandbox. A run for
-    some of the databases is not complete either.
+    The run of a drill is never complete, because its steps work on the data of a sandbox. A run
+    whose parameters a person changed, for example to some of the databases or to another day, is
+    not complete either.
 
     Args:
         services: services of the task `seal`.
@@ -387,8 +389,7 @@ def _is_complete(services: Services) -> bool:
     if isinstance(services, SandboxedServices) or is_interrupted():
         return False
     context = get_current_context()
-    requested = context["params"].get("databases")
-    if requested and set(services.pack.databases) - set(requested):
+    if _is_narrowed(context, services):
         return False
     dag_id, run_id = run_key()
     states = context["ti"].get_task_states(dag_id=dag_id, run_ids=[run_id]).get(run_id, {})
@@ -408,6 +409,22 @@ def _is_refused(records: Sequence[StepRecord]) -> bool:
         record for record in records if record.outcome is Outcome.FAIL and record.step != STEP_SEND
     ]
     return bool(failed_steps) and all(record.could_not_run for record in failed_steps)
+
+
+def _is_narrowed(context: Any, services: Services) -> bool:
+    """Return whether the parameters of a run differ from those of a scheduled run.
+
+    Args:
+        context: Airflow's context of the running task.
+        services: services of the task.
+    """
+    for name, value in (context["dag_run"].conf or {}).items():
+        if name == "databases":
+            if value and set(services.pack.databases) - set(value):
+                return True
+        elif value not in (None, "", [], False):
+            return True
+    return False
 
 
 def _title_of(dag_id: str) -> Message:

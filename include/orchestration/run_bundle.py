@@ -41,6 +41,7 @@ def seal_bundle(
     *,
     pdf: bool = True,
     is_complete: bool = False,
+    is_drill: bool = False,
 ) -> SealedRun:
     """Render the report of a run, seal its bundle, and return the run as read from the bundle.
 
@@ -52,6 +53,7 @@ def seal_bundle(
         records: step records in the bundle's ``result.json``.
         pdf: whether the report is also rendered as PDF, which takes time.
         is_complete: whether the run executed all of its steps to their end; see `Result`.
+        is_drill: whether the run was a drill.
     """
     from include.reports.render import render_all
 
@@ -99,6 +101,7 @@ def seal_bundle(
         not_made=rendered.not_made,
         registers=registers,
         is_complete=is_complete,
+        is_drill=is_drill,
         could_not_run=conclusion.could_not_run,
     )
     store = services.store("evidence_store")

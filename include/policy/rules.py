@@ -488,6 +488,8 @@ class FindingRules(Rule):
             of the owner always may.
         accept_risk: Roles of roles.yaml whose people may accept the risk of a finding.
         longest_acceptance: Longest period for which a risk may be accepted.
+        longest_postponement: Longest period, from the day of an answer, to which an owner may
+            postpone the due date of a finding.
     """
 
     due_after_failure: PositivePeriod = Period.parse("P14D")
@@ -495,6 +497,7 @@ class FindingRules(Rule):
     reassign: tuple[Identifier, ...] = ("compliance", "management")
     accept_risk: tuple[Identifier, ...] = ("management",)
     longest_acceptance: PositivePeriod = Period.parse("P1Y")
+    longest_postponement: PositivePeriod = Period.parse("P180D")
 
 
 # Records of sharing and entrusting are kept for at least three years: Network Data Security

@@ -97,6 +97,7 @@ SAMPLE_AUDIT = Workflow[AuditRules](
     rules=AUDIT,
     login=DatabaseLogin("audit_db", Path(__file__).with_name("sample_grants.sql")),
     queries=login_queries,
+    findings_need_retest=True,  # each run is about another quarter
     interim_bundles={COMMITMENT_WORKFLOW: _("Audit sample: commitment")},
     respondents=respondents,
 )

@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from sqlalchemy import Connection
 
 from include.evidence import ledger
-from include.finding_updates.enter import CONFIDENTIAL
+from include.finding_updates.enter import is_confidential
 from include.finding_updates.workflow import UPDATE_FINDING
 from include.findings import register
 from include.findings.decisions import Deciders
@@ -132,7 +132,7 @@ def finding_page(request: Request, visitor: FindingsVisitor, number: int) -> Res
 
 def _may_update(pack: PolicyPack, visitor: Visitor, finding: Finding) -> bool:
     """Return whether the visitor may enter a comment or decision about a finding in Airflow."""
-    if finding.state is State.CLOSED or finding.kind in CONFIDENTIAL:
+    if finding.state is State.CLOSED or is_confidential(finding):
         return False
     deciders = Deciders(pack.roles, pack.findings, pack.calendar.zone)
     is_entitled = any(deciders.may_comment(account, finding) for account in visitor.ids)

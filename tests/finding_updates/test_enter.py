@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -76,12 +77,16 @@ def opened(state: Engine, reference: str, kind: str = "audit") -> int:
 
 
 def entered(services: Services, by: str | None, at: datetime = NOW, **form: Any) -> EnteredUpdate:
+    """Run the step with a form that names the present version of the finding."""
+    version = ""
+    with services.state.connect() as conn, suppress(UsageError, KeyError):
+        version = register.get_finding(conn, form["finding"]).version
     run: RunContext[None] = RunContext(
         services,
         None,
         Run("update_finding", "manual"),
         triggered_by=by,
-        parameters={"words": "Agreed with the department", **form},
+        parameters={"words": "Agreed with the department", "version": version, **form},
         task=replace(TaskState(), triggered_at=at),
     )
     return enter_update(run, StepFindings("enter", CLAUSE))
@@ -145,7 +150,12 @@ def test_repeated_task_records_nothing_more(
     if action is Action.WITHDRAW:
         entered(services, "mia", finding=number, action="accept", until="2027-03-01")
     before = events(state, number)
-    form = {"cause": "old", "owner": "compliance", "until": "2027-03-01"}
+    form = {
+        "cause": "old",
+        "owner": "compliance",
+        "until": "2027-03-01",
+        "version": read(state, number).version,
+    }
     for _attempt in range(2):
         entered(
             services, "mia", NOW + timedelta(minutes=5), finding=number, action=str(action), **form
@@ -161,6 +171,12 @@ def test_repeated_task_records_nothing_more(
         ("eve", {"action": "answer", "cause": "old"}, "eve may not answer"),
         ("dora", {"action": "accept", "until": "2027-03-01"}, "dora may not accept"),
         ("mia", {"action": "accept"}, "The last day is missing"),
+        (
+            "mia",
+            {"action": "accept", "until": "2027-03-01", "version": ""},
+            "version of the finding",
+        ),
+        ("mia", {"action": "accept", "until": "2027-03-01", "version": "9-fail"}, "has changed"),
         ("mia", {"action": "accept", "until": "2027-02-30"}, "2027-02-30 is not a date"),
         ("mia", {"action": "accept", "until": "2026-11-30"}, "cannot be accepted until"),
         ("cai", {"action": "reassign", "owner": "legal"}, "no such department"),

@@ -70,7 +70,7 @@ def opened(conn: Connection, reference: str = "1") -> int:
     )
 
 
-def decision(number: int, by: str, reason: str = "agreed", version: int | None = None) -> Decision:
+def decision(number: int, by: str, reason: str = "agreed", version: str | None = None) -> Decision:
     return Decision(number, by, NOW, reason, version)
 
 
@@ -189,6 +189,50 @@ def test_acceptance_until_a_past_or_distant_day_is_refused(conn: Connection, unt
         accepted(conn, opened(conn), until=until)
 
 
+def test_risk_cannot_be_accepted_by_a_person_who_was_responsible_before(conn: Connection) -> None:
+    number = opened(conn)
+    for owner, assignee in (("management", "mia"), ("compliance", "")):
+        decisions.reassign(conn, DECIDERS, decision(number, "cai"), owner=owner, assignee=assignee)
+    with refused("mia may not accept"):
+        accepted(conn, number, "mia")
+    assert accepted(conn, number, "dan").is_accepted(TODAY)
+
+
+def test_risk_cannot_be_accepted_by_the_people_of_the_owner(conn: Connection) -> None:
+    """The person dan has the accepting role and the role that owns the finding."""
+    with refused("dan may not accept"):
+        accepted(conn, opened(conn), "dan")
+
+
+def test_answer_cannot_postpone_the_due_date_beyond_the_longest_period(conn: Connection) -> None:
+    number = opened(conn)
+    words = decision(number, "dora", "Order a new scanner")
+    with refused("is after 2027-04-10"):
+        decisions.answer(conn, DECIDERS, words, cause="old", due_on=date(2027, 4, 11))
+    entry = decisions.answer(conn, DECIDERS, words, cause="old", due_on=date(2027, 4, 10))
+    assert entry.due_on == date(2027, 4, 10)
+
+
+def test_version_of_a_finding_changes_when_a_run_reports_another_severity(
+    conn: Connection,
+) -> None:
+    number = opened_by_run(conn, "attention")
+    seen = register.get_finding(conn, number).version
+    report(conn, number, "fail")
+    with refused("has changed since you read it"):
+        decisions.accept_risk(conn, DECIDERS, decision(number, "mia", version=seen), until=UNTIL)
+
+
+def test_past_finding_has_the_severity_and_state_of_that_day(conn: Connection) -> None:
+    number = opened_by_run(conn, "attention")
+    register.answer(conn, number, cause="old", action="renew", by="dora", at=NOW)
+    report(conn, number, "fail", NOW + timedelta(days=5))
+    [entry] = register.list_findings(conn, as_of=NOW + timedelta(days=1))
+    assert (entry.state, entry.severity) == (State.ANSWERED, Outcome.ATTENTION)
+    [entry] = register.list_findings(conn)
+    assert (entry.state, entry.severity) == (State.OPEN, Outcome.FAIL)
+
+
 def test_withdrawn_acceptance_makes_the_finding_overdue_again(conn: Connection) -> None:
     number = opened(conn)
     accepted(conn, number)
@@ -261,14 +305,16 @@ def test_second_of_two_concurrent_decisions_about_the_version_that_both_saw_is_r
         try:
             with state.begin() as other:
                 decisions.reassign(
-                    other, DECIDERS, decision(number, "mia", version=0), owner="compliance"
+                    other, DECIDERS, decision(number, "mia", version="0-fail"), owner="compliance"
                 )
         except UsageError as error:
             messages.append(error.message)
 
     thread = threading.Thread(target=second)
     with state.begin() as conn:
-        decisions.reassign(conn, DECIDERS, decision(number, "cai", version=0), owner="management")
+        decisions.reassign(
+            conn, DECIDERS, decision(number, "cai", version="0-fail"), owner="management"
+        )
         thread.start()
         thread.join(0.3)
         assert thread.is_alive()  # waits for the first decision

@@ -34,6 +34,7 @@ from include.messages import verbatim
 from include.notify.outbox import Run
 from include.policy.rules import NotificationRules, Role
 from include.services.objectstore.base import StoreError
+from include.state.tables import evidence_ledger
 from tests.evidence.conftest import open_evidence
 from tests.evidence.support import Evidence, control
 from tests.findings.simulated_year import (
@@ -47,6 +48,7 @@ from tests.findings.simulated_year import (
     simulate,
 )
 from tests.support.databases import temporary_database
+from tests.support.registers import unguarded
 
 RUNS = int(os.environ.get("TEST_YEAR_RUNS", "120"))
 WORKFLOW = WORKFLOWS[0]
@@ -226,13 +228,108 @@ def test_finding_about_a_control_is_closed_only_while_the_pack_has_the_control(
     assert follow(evidence).closed == closed
 
 
-def test_finding_about_registers_is_one_entry_for_all_workflows(evidence: Evidence) -> None:
+def test_finding_about_registers_is_one_entry_for_all_workflows_and_needs_a_retest(
+    evidence: Evidence,
+) -> None:
+    """Only one run reports a lost row. A later run without the report proves nothing."""
     lost = finding_of(step=REGISTERS_STEP, code="evidence.register_lost", subject="legal_hold")
     seal_result(evidence, 1, [lost])
     seal_result(evidence, 2, [lost], workflow=WORKFLOWS[1])
     assert follow(evidence).opened == 1
     seal_result(evidence, 3, [], workflow=WORKFLOWS[2])
+    assert follow(evidence).closed == 0
+    [finding] = findings(evidence)
+    assert (finding.kind, finding.state) == ("event", State.OPEN)
+
+
+def test_finding_about_registers_that_a_run_on_demand_reports_does_not_stop_the_register(
+    evidence: Evidence,
+) -> None:
+    lost = finding_of(step=REGISTERS_STEP, code="evidence.register_lost", subject="legal_hold")
+    seal_result(evidence, 1, [lost], workflow=ON_DEMAND)
+    seal_result(evidence, 2, [finding_of()], workflow=WORKFLOWS[2])
+    followed = follow(evidence)
+    assert (followed.opened, followed.unread, followed.is_complete) == (2, (), True)
+
+
+def test_findings_of_two_incidents_with_the_same_subject_are_separate_entries(
+    evidence: Evidence,
+) -> None:
+    for number in (1, 2):
+        seal_result(evidence, number, [finding_of()], workflow=ON_DEMAND)
+    assert follow(evidence).opened == 2
+
+
+def test_findings_of_a_drill_do_not_enter_the_register(evidence: Evidence) -> None:
+    seal_result(evidence, 1, [finding_of()], workflow=ON_DEMAND, is_drill=True)
+    assert follow(evidence).opened == 0
+
+
+def test_refused_run_on_demand_enters_no_finding(evidence: Evidence) -> None:
+    seal_result(evidence, 1, [finding_of()], workflow=ON_DEMAND, could_not_run=True)
+    assert follow(evidence).opened == 0
+
+
+def test_step_without_coverage_closes_nothing(evidence: Evidence) -> None:
+    """The step was interrupted, failed or compared only changed records."""
+    seal_result(evidence, 1, [finding_of()], step("check", "courier"))
+    bare = step("check", "courier").model_copy(update={"coverage": None})
+    seal_result(evidence, 2, [], bare)
+    assert follow(evidence).closed == 0
+
+
+def test_finding_of_the_whole_run_is_closed_by_the_next_complete_run(evidence: Evidence) -> None:
+    seal_result(evidence, 1, [finding_of(step="", code="quality.missing")])
+    seal_result(evidence, 2, [], is_complete=False)
+    assert follow(evidence).closed == 0
+    seal_result(evidence, 3, [])
     assert follow(evidence).closed == 1
+
+
+@pytest.mark.parametrize("damage", ["signature", "row"])
+def test_findings_of_a_repaired_bundle_are_entered_late(evidence: Evidence, damage: str) -> None:
+    """A concurrent seal, for example, stores the signature after the ledger row."""
+    bundle = run_of(1, {PROBLEM: Outcome.FAIL}).seal(evidence)
+    run_of(2).seal(evidence)
+    if damage == "signature":
+        file = evidence.root / bundle / "SHA256SUMS.sig"
+        content = file.read_bytes()
+        file.unlink()
+    else:
+        with evidence.engine.begin() as conn, unguarded(conn, "evidence_ledger"):
+            conn.exec_driver_sql("CREATE TABLE lost AS SELECT * FROM evidence_ledger WHERE seq = 1")
+            conn.exec_driver_sql("DELETE FROM evidence_ledger WHERE seq = 1")
+    assert follow(evidence).opened == 0
+    evidence.conn.rollback()
+    assert unread_bundles(evidence.conn) == [1]
+    if damage == "signature":
+        file.write_bytes(content)
+    else:
+        with evidence.engine.begin() as conn:
+            conn.exec_driver_sql("INSERT INTO evidence_ledger SELECT * FROM lost")
+            conn.exec_driver_sql("DROP TABLE lost")
+    assert follow(evidence).opened == 1
+    [finding] = findings(evidence)
+    assert finding.state is State.OPEN
+    evidence.conn.rollback()
+    assert unread_bundles(evidence.conn) == []
+    run_of(3).seal(evidence)
+    assert follow(evidence).closed == 1
+
+
+def test_forged_row_with_a_high_number_does_not_make_the_register_skip_later_bundles(
+    evidence: Evidence,
+) -> None:
+    run_of(1, {PROBLEM: Outcome.FAIL}).seal(evidence)
+    with evidence.engine.begin() as conn:
+        forged = evidence_ledger.select().where(evidence_ledger.c.seq == 1)
+        row = dict(conn.execute(forged).mappings().one())
+        changes = {"seq": 1_000_000, "bundle": "forged", "run_id": "forged"}
+        conn.execute(evidence_ledger.insert().values(row | changes))
+    followed = follow(evidence)
+    assert (followed.opened, followed.is_complete) == (1, False)
+    evidence.conn.rollback()
+    assert evidence.conn.scalar(text("SELECT seq FROM finding_progress")) == 1
 
 
 def test_findings_with_the_same_cause_in_one_run_are_separate_entries(evidence: Evidence) -> None:
@@ -409,11 +506,12 @@ def seal_result(
     *steps: StepSummary,
     workflow: str = WORKFLOW,
     controls: list[str] | None = None,
+    **more: bool,
 ) -> None:
     class Run(SimulatedRun):
         def result(self) -> Result:
             statuses = [control(name, "4.2", verbatim(name)) for name in controls or ()]
-            update = {"findings": reported, "steps": list(steps), "controls": statuses}
+            update = {"findings": reported, "steps": list(steps), "controls": statuses, **more}
             return super().result().model_copy(update=update)
 
     Run(number, workflow, {}, {}, is_complete=True).seal(evidence)
