@@ -100,7 +100,7 @@ def test_second_sheet_states_company_policy_period_and_exporter() -> None:
     assert about["地址"] == "云南省昆明市官渡区示例路1号（邮编650200）"
     assert about["制度及版本"].startswith("《快递行业客户信息保护内部控制制度》")
     assert about["期间"] == "2026-07-01 至 2026-09-30"
-    assert about["行数"] == 2
+    assert about["记录数"] == 2
     assert about["时间所用时区"] == "北京时间（UTC+08:00）"
 
 
@@ -115,7 +115,7 @@ def test_list_of_a_pack_without_a_company_has_no_letterhead() -> None:
     ("locale", "note"),
     [
         ("en", "INCOMPLETE: this file has the first 10 of 5,000 rows."),
-        ("zh_CN", "内容不完整：共 5,000 行，本文件仅含前 10 行。"),
+        ("zh_CN", "内容不完整：共 5,000 条，本文件仅含前 10 条。"),
     ],
 )
 def test_cut_list_says_so_on_both_sheets(locale: str, note: str) -> None:

@@ -142,7 +142,7 @@ def test_page_accepts_an_unchanged_pack_in_both_languages(
     assert (check.verdict, check.problems) == ("good", {}), check.text
     fingerprint = next((folder / "keys").iterdir()).stem
     assert fingerprint in check.text.replace(" ", "")
-    assert ("bundles: 3;" if lang == "en" else "3 个证据包") in check.text
+    assert ("bundles: 3;" if lang == "en" else "3 份证据包") in check.text
     assert ("ledger: 8;" if lang == "en" else "8 条") in check.text
 
 
