@@ -1,10 +1,10 @@
-"""### Entry about a finding
+"""### Comment or decision on a finding
 
 **Policy clause 6.1:** findings have owners, and people decide about them on the record.
 
-**Function.** The workflow records an entry about a finding in the name of the person who triggered it: a comment, the
-cause and the corrective action, another owner, or the acceptance of the risk until a day. It closes no finding and
-changes no outcome. Findings of incidents are refused, because their texts are confidential.
+**Function.** The workflow records a comment or decision on a finding in the name of the person who triggered it: a
+comment, the cause and the corrective action, another owner, or the acceptance of the risk until a day. It closes no
+finding and changes no outcome. Findings of incidents are refused, because their texts are confidential.
 
 **Schedule:** none; trigger it by hand, or with the link on the page of a finding. `roles.yaml` lists the people of each
 department, and `findings.yaml` the departments that may decide. **Inputs:** connections `state_db`, `evidence_store`.
@@ -13,9 +13,8 @@ A decision about another owner or an accepted risk counts only for the version o
 
 **Writes:** the register of findings in `state_db`; a sealed bundle (English, Chinese).
 
-**Red means** that nothing was recorded: a field of the form was wrong, or the person may not decide. **Action:** read
-the report in the bundle that the task `gate` names, correct the form, and trigger the workflow again. More:
-docs/explanation/work-list.md. **Owner:** compliance.
+**Red means** that nothing was recorded: a field was wrong, or the person may not decide. **Action:** read the report in
+the bundle that `gate` names, and trigger again. More: docs/explanation/work-list.md. **Owner:** compliance.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from include.orchestration.tasks import dag_settings, tasks_of
 
 @dag(**dag_settings(UPDATE_FINDING, schedule=None, page=__doc__))
 def update_finding() -> None:
-    """Record an entry about a finding and seal the evidence bundle."""
+    """Record a comment or decision on a finding and seal the evidence bundle."""
     tasks = tasks_of(UPDATE_FINDING)
     tasks.seal_after(tasks.enter())
 

@@ -94,7 +94,7 @@ def read_history(
         controls: the controls, with their present clauses and cadences.
         current: outcomes of the controls at `moment`, from the verified bundles.
         moment: the moment that the page shows.
-        known_since: since when a seal has known each control, by control id.
+        known_since: control -> time of the first seal whose policy pack had the control.
         zone: timezone of the policy pack.
     """
     quarters = _quarters(moment.astimezone(zone).date(), QUARTERS)

@@ -190,8 +190,8 @@ def read_control_evidence(
         as_of: a past time. The function returns the evidence that it would have returned at this
             time: it counts only bundles that were sealed at this time or before. None for the
             present.
-        known_since: since when a seal has known each control, by control id. The first evidence of
-            a control is due one cadence later.
+        known_since: control -> time of the first seal whose policy pack had the control. The first
+            evidence of a control is due one cadence later.
 
     Raises:
         StoreError: the evidence store cannot be read.
@@ -220,7 +220,7 @@ def first_due(known_since: datetime | None, control: Control, zone: ZoneInfo) ->
     Return None if no seal has known the control yet.
 
     Args:
-        known_since: time of the first seal that knew the control; None if there was none.
+        known_since: time of the first seal whose policy pack had the control; None if none had.
         control: the control.
         zone: timezone in which cadences of days or months are counted.
     """

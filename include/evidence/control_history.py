@@ -237,7 +237,7 @@ class ControlHistory:
         Args:
             controls: the controls, with their present cadences.
             moments: the moments. The outcomes at each of them are cached.
-            known_since: since when a seal has known each control, by control id.
+            known_since: control -> time of the first seal whose policy pack had the control.
             zone: timezone in which cadences of days or months are counted.
         """
         key = (
@@ -281,7 +281,7 @@ class ControlHistory:
         Args:
             control: the control, with its present cadence.
             until: end of the newest phase, such as the current time.
-            known_since: since when a seal has known the control; None if none has.
+            known_since: time of the first seal whose policy pack had the control; None if none had.
             zone: timezone in which cadences of days or months are counted.
         """
         ends_at = until

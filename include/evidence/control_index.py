@@ -94,7 +94,7 @@ def enter_controls(conn: Connection, seq: int, controls: Iterable[IndexedControl
 
 
 def enter_known_controls(conn: Connection, controls: Collection[str], now: datetime) -> None:
-    """Record since when controls are known, for those that no earlier seal recorded.
+    """Record the time of the first seal of each control that has none yet.
 
     Args:
         conn: connection to the state database, with an open transaction.
@@ -110,7 +110,7 @@ def enter_known_controls(conn: Connection, controls: Collection[str], now: datet
 
 
 def known_since(conn: Connection) -> dict[str, datetime]:
-    """Return since when each control is known: the time of the first seal that knew the control."""
+    """Return, for each control, the time of the first seal whose policy pack had it."""
     rows = conn.execute(select(policy_control.c.control, policy_control.c.known_since))
     return {row.control: row.known_since for row in rows}
 

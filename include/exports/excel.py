@@ -46,7 +46,7 @@ def write_excel(
         locale: ``en`` or ``zh_CN``.
         timezone: IANA name of the timezone of all times.
         stream: binary file that the workbook is written to.
-        limit: largest number of rows. Further rows are cut, and the sheet says so.
+        limit: largest number of rows. Further rows are omitted, and a warning reports this.
     """
     from openpyxl import Workbook  # not at the top, because importing it takes a tenth of a second
 

@@ -15,9 +15,9 @@ from include.reports.model import Cell
 RowT = TypeVar("RowT")
 
 EXCEL_ROWS = 50_000
-"""Largest number of rows of an Excel file. Further rows are cut, and the file says so."""
+"""Largest number of rows of an Excel file. Further rows are omitted, and a warning reports this."""
 PDF_ROWS = 1_000
-"""Largest number of rows of a PDF file. Further rows are cut, and the file says so."""
+"""Largest number of rows of a PDF file. Further rows are omitted, and a warning reports this."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class ExportTable:
         rows: values of the cells, row by row. The iterator is read once.
         total: number of rows of the complete list.
         facts: further statements about the list, such as its filter: label and value.
-        warnings: reasons not to rely on the list, such as missing evidence. They stand above it.
+        warnings: reasons not to rely on the list, such as missing evidence. The file shows them
+            above the list.
     """
 
     title: Message
@@ -77,7 +78,7 @@ class ExportTable:
         return islice(self.rows, limit)
 
     def notes(self, limit: int) -> list[Message]:
-        """Return the warnings of the list. If rows are cut, the last warning says so.
+        """Return the warnings of the list. If rows are omitted, the last warning reports it.
 
         Args:
             limit: largest number of rows of the file.

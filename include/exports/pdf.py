@@ -25,7 +25,7 @@ def render_list_pdf(table: ExportTable, locale: str, timezone: str, limit: int =
         table: the list.
         locale: ``en`` or ``zh_CN``.
         timezone: IANA name of the timezone of all times.
-        limit: largest number of rows. Further rows are cut, and the file says so.
+        limit: largest number of rows. Further rows are omitted, and a warning reports this.
 
     Raises:
         UsageError: this machine cannot make PDF files; the error names the missing library.
@@ -43,7 +43,7 @@ def render_list_html(table: ExportTable, locale: str, timezone: str, limit: int 
         table: the list.
         locale: ``en`` or ``zh_CN``.
         timezone: IANA name of the timezone of all times.
-        limit: largest number of rows. Further rows are cut, and the page says so.
+        limit: largest number of rows. Further rows are omitted, and a warning reports this.
     """
     translator = Translator(locale, timezone)
     sheet = (_TEMPLATES / "list.css").read_text(encoding="utf-8")

@@ -73,7 +73,7 @@ def enter_update(run: RunContext[None], findings: StepFindings) -> EnteredUpdate
         if is_confidential(finding):
             raise UsageError(
                 f"Finding {finding.id} belongs to an incident, whose texts are confidential.",
-                "Enter it in the incident, or ask the data engineers to record it.",
+                "Use the workflow “Addition to an incident”, or ask the data engineers.",
             )
         at = run.task.triggered_at or run.now
         if not _is_recorded(conn, finding, action, by, at):

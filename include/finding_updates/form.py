@@ -32,7 +32,7 @@ ACTIONS = {
 def update_form(_rules: None) -> FormSections:
     """Return the fields of the trigger form, by section."""
     return {
-        "1. Finding": [
+        "1. Finding / 发现事项": [
             Field(
                 "finding",
                 _("Number of the finding"),
@@ -46,7 +46,7 @@ def update_form(_rules: None) -> FormSections:
                 "action",
                 _("Action"),
                 "choice",
-                _("The register records the action with your name. It cannot be removed."),
+                _("The register stores the action with your name. It cannot be deleted."),
                 options={str(action): title for action, title in ACTIONS.items()},
                 value=str(Action.COMMENT),
                 required=True,
@@ -62,7 +62,7 @@ def update_form(_rules: None) -> FormSections:
                 schema=HAS_WORDS,
             ),
         ],
-        "2. Further fields of some actions": [
+        "2. Further fields of some actions / 部分操作另需填写的内容": [
             Field(
                 "cause",
                 _("Cause"),

@@ -12,7 +12,7 @@ from include.workflow.declaration import AccessGroup, Cadence, Workflow
 from include.workflow.run_context import RunContext
 from include.workflow.run_records import RunRecords
 
-TITLE = _("Entry about a finding")
+TITLE = _("Comment or decision on a finding")
 _NOTHING = _(
     "Nothing was recorded. Read the finding of this run for the reason, then trigger the workflow "
     "again."
@@ -32,13 +32,13 @@ def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
         (_("Person"), verbatim(entered.by)),
         (_("Owner"), owner),
     ]
-    table = text_table(_("Entry"), (_("Item"), _("Content")), rows)
+    table = text_table(_("Recorded entry"), (_("Item"), _("Content")), rows)
     summary = _(
         "{person} recorded an entry about finding {number}. The register of findings has its text.",
         person=entered.by,
         number=entered.finding,
     )
-    sections = [Section(heading=_("Entry"), blocks=[table])]
+    sections = [Section(heading=_("Recorded entry"), blocks=[table])]
     return records.conclude(TITLE, summary, sections=sections, lists_messages=False)
 
 

@@ -219,7 +219,7 @@ def accept_risk(
     )
     if not decision.at.astimezone(zone).date() <= until <= latest:
         raise UsageError(
-            f"A risk cannot be accepted until {until}.",
+            f"{until} is not a permitted last day for an accepted risk.",
             f"Name a day between today and {latest} (findings.yaml, longest_acceptance).",
         )
     return _record(conn, decision, Event.ACCEPTED, until=until, severity=str(finding.severity))
@@ -241,7 +241,7 @@ def withdraw_acceptance(conn: Connection, deciders: Deciders, decision: Decision
     if not deciders.holds(decision.by, deciders.rules.accept_risk):
         raise _not_entitled(decision.by, f"withdraw the acceptance of finding {finding.id}")
     if finding.acceptance is None:
-        raise UsageError(f"The risk of finding {finding.id} is not accepted.")
+        raise UsageError(f"Finding {finding.id} has no accepted risk that can be withdrawn.")
     return _record(conn, decision, Event.WITHDRAWN)
 
 
@@ -250,10 +250,13 @@ def _locked(conn: Connection, decision: Decision) -> Finding:
     if not decision.by.strip():
         raise UsageError("The person who decides is missing.", "Name the person with --by.")
     if not has_words(decision.reason):
-        raise UsageError("The reason contains no words.", "Describe it in plain words.")
+        raise UsageError("The comment or reason contains no words.", "Write at least one sentence.")
     finding = get_finding(conn, decision.number, locked=True)
     if finding.state is State.CLOSED:
-        raise UsageError(f"Finding {finding.id} is closed.")
+        raise UsageError(
+            f"Finding {finding.id} is closed.",
+            "If the problem is back, the next run enters a new finding.",
+        )
     if decision.version not in (None, finding.version):
         raise UsageError(
             f"Finding {finding.id} has changed since you read it.",

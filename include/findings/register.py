@@ -605,7 +605,7 @@ def append_event(
     kind: Event,
     by: str,
     at: datetime,
-    **words: object,
+    **columns: object,
 ) -> None:
     """Append an event to the history of a finding.
 
@@ -615,7 +615,7 @@ def append_event(
         kind: type of the event.
         by: person or workflow.
         at: current time.
-        words: further columns of the event.
+        columns: further columns of the event.
     """
-    values = {"finding_id": number, "kind": str(kind), "by": by.strip(), "at": at} | words
+    values = {"finding_id": number, "kind": str(kind), "by": by.strip(), "at": at} | columns
     conn.execute(insert(finding_event).values(values))

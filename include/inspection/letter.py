@@ -246,7 +246,7 @@ def _figures(facts: PackFacts) -> Form:
         Entry(label=_("Period"), value=facts.period),
         Entry(label=_("Bundles sealed in the period"), value=facts.total(lambda f: f.bundles)),
         Entry(label=_("Bundles that verify"), value=facts.verified),
-        Entry(label=_("Bundles that do not verify"), value=len(facts.not_verified)),
+        Entry(label=_("Number of bundles that do not verify"), value=len(facts.not_verified)),
         Entry(
             label=_("Bundles whose files were removed at the end of their retention period"),
             value=facts.total(lambda f: f.removed),

@@ -1,7 +1,7 @@
 """Create an inspection pack: one ZIP file with all evidence for clauses and a period.
 
 The pack is created in one pass. Each bundle is verified by the bytes that were put into the pack,
-so letter, summary and index say the truth about the files beside them.
+so the letter, summary and index describe exactly the packed files.
 """
 
 from __future__ import annotations
@@ -232,7 +232,7 @@ class InspectionPack:
             "ledger_rows_left_out": self._unreadable_rows,
             "ledger_rows_missing": self._missing_rows,
             "ledger_rows_changed": self._changed_rows,
-            "files_not_created": self._not_made,
+            "not_created": self._not_made,
             "bundles": [_bundle_entry(bundle) for bundle in self.bundles],
         }
 
@@ -305,7 +305,7 @@ def _write(file: Any, chunk: bytes, path: Path) -> None:
     except OSError as error:
         raise ServiceError(
             f"The file {path} cannot be written: {error.strerror}.",
-            "Make room on the disk and repeat the command.",
+            "Check the disk and its free space, then repeat the command.",
         ) from error
 
 

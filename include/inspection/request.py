@@ -56,7 +56,7 @@ def request_of(
 
     Raises:
         UsageError: no clause is named, no control of the policy pack belongs to a clause, or the
-            period is empty.
+            first day is after the last day, or a day is outside of the permitted range.
     """
     available = sorted({control.clause for control in pack.controls})
     chosen = tuple(dict.fromkeys(clauses))[:MOST_CLAUSES]
@@ -67,10 +67,14 @@ def request_of(
             f"No control of the policy pack belongs to the clause {unknown[0]!r}.",
             f"Use one of: {', '.join(available)}.",
         )
-    if not _FIRST <= first_day <= last_day <= _LAST:
+    if first_day > last_day:
         raise UsageError(
-            f"The period from {first_day} to {last_day} is empty or outside of the calendar.",
-            "The first day must not be after the last day.",
+            f"The first day {first_day} is after the last day {last_day}.",
+            "Swap the days, or correct one of them.",
+        )
+    if first_day < _FIRST or last_day > _LAST:
+        raise UsageError(
+            f"The period must lie between {_FIRST} and {_LAST}.", "Choose days in this range."
         )
     controls = frozenset(control.id for control in pack.controls if control.clause in chosen)
     return PackRequest(chosen, controls, first_day, last_day, pack.calendar.zone)

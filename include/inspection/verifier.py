@@ -135,7 +135,10 @@ _TEXTS = {
         "from version 137 on, Firefox from version 129 on. Update the browser, or use the commands "
         "in HOW-TO-CHECK.txt."
     ),
-    "no_sha256": _("Nothing was checked: the SHA-256 of this page and of the browser differ."),
+    "no_sha256": _(
+        "Nothing was checked: this page and the browser compute different SHA-256 values. Use "
+        "another browser, or the commands in HOW-TO-CHECK.txt."
+    ),
     "not_a_pack": _(
         "Nothing was checked: this is not an inspection pack. Choose the folder that contains "
         "verify.html, or the ZIP file."

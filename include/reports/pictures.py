@@ -238,7 +238,9 @@ def _runs(row: HeatRow, weeks: Sequence[date], translator: Translator) -> str:
         if not runs or runs[-1][0] is not outcome:
             runs.append((outcome, day))
     texts = [
-        translator.text(_("{outcome} on {day}", outcome=outcome_text(translator, outcome), day=day))
+        translator.text(
+            _("{outcome} from {day}", outcome=outcome_text(translator, outcome), day=day)
+        )
         for outcome, day in runs
     ]
     return ("；" if translator.locale == "zh_CN" else "; ").join(texts)

@@ -46,7 +46,7 @@ _SINCE: Mapping[Outcome | None, Callable[[str], Message]] = {
     Outcome.PASS: lambda moment: _("Passed since {moment}.", moment=moment),
     Outcome.ATTENTION: lambda moment: _("Needs attention since {moment}.", moment=moment),
     Outcome.FAIL: lambda moment: _("Failing since {moment}.", moment=moment),
-    None: lambda moment: _("Known, and without evidence, since {moment}.", moment=moment),
+    None: lambda moment: _("In the policy pack since {moment}; no evidence yet.", moment=moment),
 }
 
 

@@ -312,7 +312,7 @@ def _overview_columns(pack: PolicyPack) -> Sequence[ExportColumn[_OverviewRow]]:
         ExportColumn(_("Required"), 15, of_control(required)),
         ExportColumn(_("Newest evidence"), 17, of_control(newest)),
         ExportColumn(_("Next due"), 17, of_control(lambda evidence: evidence.due_at)),
-        ExportColumn(_("Age"), 16, of_control(age_text)),
+        ExportColumn(_("In time"), 16, of_control(age_text)),
         ExportColumn(
             _("Findings"),
             14,

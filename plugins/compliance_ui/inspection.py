@@ -1,4 +1,4 @@
-"""The page with which a visitor downloads an inspection pack, and the download itself."""
+"""The form and the download of an inspection pack."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def download_pack(
 
 
 class _PackResponse(StreamingResponse):
-    """A download that releases its store, its turn and its memory when the visitor cancels it."""
+    """A download that closes the store and frees a download slot, also if it is cancelled."""
 
     def __init__(self, chunks: Iterator[bytes], name: str) -> None:
         headers = {

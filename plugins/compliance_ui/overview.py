@@ -153,7 +153,7 @@ def overview(
         incidents=incidents,
         due=time_limit_texts.due_text,
         due_state=time_limit_texts.state_text,
-        opens_clocks=Page.CLOCKS in visitor.pages,
+        opens_time_limits=Page.CLOCKS in visitor.pages,
         opens_evidence=Page.EVIDENCE in visitor.pages,
         removed=removed,
         yours=sum(action.is_for_visitor for action in actions),

@@ -136,7 +136,7 @@ class SharedCache:
         return picture
 
     def past(self, key: Hashable, read: Callable[[], _Cached]) -> _Cached:
-        """Return what is cached about a past day, or read it. It is read again after ten minutes.
+        """Return a cached value of a past day, and read it again after ten minutes.
 
         Args:
             key: the day, and everything else on which the value depends.

@@ -72,7 +72,7 @@ def draw_pictures(
         history: the history of controls.
         evidence: the controls that the visitor may read, with their newest evidence.
         shown: the day that the page shows.
-        known_since: since when a seal has known each control, by control id.
+        known_since: control -> time of the first seal whose policy pack had the control.
         findings: open findings that the visitor may read.
         translator: translator into the language of the page.
     """

@@ -24,7 +24,7 @@ class ShownControls:
         evidence: evidence of each control that the visitor may read.
         ledger: state of the evidence ledger, which is that of today.
         hidden: number of controls that the visitor may not read.
-        known_since: control -> time of the first seal whose policy pack had it.
+        known_since: control -> time of the first seal whose policy pack had the control.
     """
 
     evidence: list[ControlEvidence]

@@ -31,7 +31,7 @@ STATES = {
     State.ACCEPTED: _("risk accepted until {day}", day=""),
     State.CLOSED: _("closed"),
 }
-_WAITS_FOR_RUN = _("open; the next complete run that no longer reports it closes it")
+_WAITS_FOR_RUN = _("open; will be closed by the next complete run that does not report it")
 _ANSWERED_WAITS_FOR_RUN = _("answered; waits for the next complete run")
 _WAITS_FOR_ANSWER = _("waits for an answer in Airflow")
 

@@ -178,7 +178,7 @@ def test_repeated_task_records_nothing_more(
         ),
         ("mia", {"action": "accept", "until": "2027-03-01", "version": "9-fail"}, "has changed"),
         ("mia", {"action": "accept", "until": "2027-02-30"}, "2027-02-30 is not a date"),
-        ("mia", {"action": "accept", "until": "2026-11-30"}, "cannot be accepted until"),
+        ("mia", {"action": "accept", "until": "2026-11-30"}, "not a permitted last day"),
         ("cai", {"action": "reassign", "owner": "legal"}, "no such department"),
         ("cai", {"action": "reassign", "owner": "compliance", "assignee": "eve"}, "not list eve"),
         ("dora", {"action": "answer"}, "The cause contains no words"),

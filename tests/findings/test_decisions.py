@@ -238,7 +238,7 @@ def test_withdrawn_acceptance_makes_the_finding_overdue_again(conn: Connection) 
     accepted(conn, number)
     entry = decisions.withdraw_acceptance(conn, DECIDERS, decision(number, "mia"))
     assert entry.overdue(DUE + timedelta(days=1))
-    with refused("is not accepted"):
+    with refused("has no accepted risk"):
         decisions.withdraw_acceptance(conn, DECIDERS, decision(number, "mia"))
 
 

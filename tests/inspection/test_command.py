@@ -90,9 +90,10 @@ def test_command_returns_1_and_names_bundles_that_do_not_verify(
         ("--clause", "99.9", *PERIOD),
         ("--clause", "5.3", "--from", "2026-07-01", "--to", "yesterday"),
         ("--clause", "5.3", "--from", "2026-09-01", "--to", "2026-07-01"),
+        ("--clause", "5.3", "--from", "1969-12-31", "--to", "2026-07-01"),
         PERIOD,
     ],
-    ids=["clause", "date", "order", "none"],
+    ids=["clause", "date", "order", "range", "none"],
 )
 def test_command_refuses_wrong_clauses_and_periods_with_exit_code_2(
     configured: PackMaker, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]

@@ -351,7 +351,7 @@ def test_pdf_files_that_cannot_be_created_are_replaced_by_web_pages_and_named(
     folder = maker.unpacked(pack)
     assert set(pack.not_created) == {name for name in COMMON if name.endswith(".pdf")}
     assert (folder / "cover-letter.en.html").exists()
-    assert manifest_of(folder)["files_not_created"]["summary.en.pdf"] == "Left out, to save time."
+    assert manifest_of(folder)["not_created"]["summary.en.pdf"] == "Left out, to save time."
 
 
 class FailingStore(DirectoryStore):
@@ -409,10 +409,11 @@ def test_file_in_a_folder_that_does_not_exist_is_refused(maker: PackMaker) -> No
     [
         ((), QUARTER, "No clause"),
         (("99.9",), QUARTER, "'99.9'"),
-        (("5.3",), (QUARTER[1], QUARTER[0]), "is empty"),
+        (("5.3",), (QUARTER[1], QUARTER[0]), "is after the last day"),
+        (("5.3",), (date(1969, 12, 31), QUARTER[1]), "must lie between"),
     ],
 )
-def test_request_without_a_known_clause_or_with_an_empty_period_is_refused(
+def test_request_without_a_known_clause_or_with_a_wrong_period_is_refused(
     clauses: tuple[str, ...], period: tuple[date, date], words: str
 ) -> None:
     with pytest.raises(UsageError, match=words):

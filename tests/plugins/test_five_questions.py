@@ -53,7 +53,7 @@ def who_must_do_what_by_when(page: Page, clicks: Clicks, folder: Path) -> None:
 
 
 def how_was_last_quarter(page: Page, clicks: Clicks, folder: Path) -> None:
-    clicks.on(page.get_by_role("link", name="How it was at the end of the last quarter"))
+    clicks.on(page.get_by_role("link", name="Overview at the end of the last quarter"))
     expect(page.locator("main")).to_contain_text(f"This page shows the end of {QUARTER[1]}.")
     expect(page.get_by_role("status").first).to_be_visible()
 

@@ -135,7 +135,7 @@ def test_page_lists_findings_that_runs_reported_with_their_workflow(
     page = pages_server.get(OFFICER, "/findings").text
     for finding in pages_server.company.findings().values():
         assert f'href="/compliance/findings/{finding.id}"' in page
-    assert "the next complete run that no longer reports it closes it" in page
+    assert "will be closed by the next complete run that does not report it" in page
     assert "<script>document" not in page
 
 

@@ -83,8 +83,8 @@ def test_heat_map_marks_failed_and_late_cells_without_colours() -> None:
     marks = [path.get("d") or "" for path in parsed(svg).iter("path") if path.get("fill") == "none"]
     assert [mark.count("l") for mark in marks] == [1, 2]
     assert description(svg) == (
-        "4.1: Passed on 2026-01-04; Needs attention on 2026-01-11; Failed on 2026-01-18; "
-        "No evidence yet on 2026-01-25"
+        "4.1: Passed from 2026-01-04; Needs attention from 2026-01-11; Failed from 2026-01-18; "
+        "No evidence yet from 2026-01-25"
     )
 
 
