@@ -175,7 +175,7 @@ class AsOfMachine(RuleBasedStateMachine):
             assert list(indexed) == shown, moment
 
 
-def test_outcomes_as_of_a_past_time_equal_those_that_were_live(
+def test_outcomes_as_of_a_past_time_equal_those_shown_at_that_time(
     migrated: str, signer: Signer
 ) -> None:
     """The outcomes come from verified bundles and, for comparison, from the history index."""
@@ -220,7 +220,7 @@ def seal_at(evidence: Evidence, number: int, at: datetime, state: ControlState) 
     )  # fmt: skip
 
 
-def test_phases_of_a_control_begin_when_evidence_is_sealed_late_or_stale(
+def test_phase_begins_when_evidence_is_sealed_becomes_late_or_becomes_stale(
     year: tuple[ControlHistory, dict[str, datetime], Evidence],
 ) -> None:
     history, since, _evidence = year

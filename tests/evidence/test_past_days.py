@@ -227,7 +227,7 @@ def change_findings(conn: Connection, chance: random.Random, now: datetime) -> N
     conn.commit()
 
 
-def test_figures_for_past_days_equal_the_figures_that_were_live(evidence: Evidence) -> None:
+def test_figures_for_past_days_equal_those_shown_on_that_day(evidence: Evidence) -> None:
     chance = random.Random(28)
     first = BEGIN.astimezone(ZONE).date()
     days = [first + timedelta(days=day) for day in sorted(chance.sample(range(2, 364), DAYS))]

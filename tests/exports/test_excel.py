@@ -118,7 +118,7 @@ def test_list_of_a_pack_without_a_company_has_no_letterhead() -> None:
         ("zh_CN", "内容不完整：共 5,000 条，本文件仅含前 10 条。"),
     ],
 )
-def test_cut_list_says_so_on_both_sheets(locale: str, note: str) -> None:
+def test_truncated_list_has_warning_on_both_sheets(locale: str, note: str) -> None:
     book = written(30, locale, total=5_000, limit=10)
     sheet = book.worksheets[0]
     assert str(sheet["A3"].value).startswith(note)
@@ -161,7 +161,7 @@ def test_rows_are_written_while_they_are_read() -> None:
     assert len(read) == 7
 
 
-def test_warning_stands_above_the_list() -> None:
+def test_warning_is_above_the_list() -> None:
     stream = io.BytesIO()
     warning = _("{count} bundles are missing from the evidence ledger.", count=3)
     write_excel(listing(range(2), 2, [warning]), "en", ZONE, stream)

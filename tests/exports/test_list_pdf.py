@@ -47,7 +47,7 @@ def test_pages_are_in_landscape_format() -> None:
     assert box.width > box.height
 
 
-def test_cut_list_says_so_above_the_table() -> None:
+def test_truncated_list_has_warning_above_the_table() -> None:
     html = render_list_html(listing(range(30), 5_000), "en", ZONE, limit=10)
     assert "INCOMPLETE: this file has the first 10 of 5,000 rows." in html
     assert html.count("<tr>") == 11

@@ -242,7 +242,7 @@ def test_withdrawn_acceptance_makes_the_finding_overdue_again(conn: Connection) 
         decisions.withdraw_acceptance(conn, DECIDERS, decision(number, "mia"))
 
 
-def test_accepted_finding_of_a_run_is_still_listed_and_counts_as_it_did(conn: Connection) -> None:
+def test_accepted_finding_is_listed_with_unchanged_severity(conn: Connection) -> None:
     number = opened_by_run(conn, "fail")
     accepted(conn, number)
     [listed] = [entry for entry in register.list_findings(conn) if entry.id == number]

@@ -243,7 +243,7 @@ def test_deleted_ledger_rows_of_the_period_are_counted_in_letter_and_manifest(
     assert "Missing rows: 2." in word_text(folder / "cover-letter.en.docx")
 
 
-def test_pack_of_a_year_without_runs_says_so(maker: PackMaker) -> None:
+def test_letter_of_a_year_without_runs_states_that_no_bundle_was_sealed(maker: PackMaker) -> None:
     maker.quarter()
     pack = maker.pack(period=(date(2025, 1, 1), date(2025, 12, 31)))
     folder = maker.unpacked(pack)
@@ -438,7 +438,7 @@ def test_archive_refuses_unsafe_and_repeated_names(name: str) -> None:
             list(archive.add(refused, b""))
 
 
-def test_pack_waits_for_no_signature_that_is_only_in_the_state_database(
+def test_pack_takes_missing_signature_from_the_state_database(
     evidence: Evidence, maker: PackMaker
 ) -> None:
     """Between the ledger row and the upload, the signature is in the state database."""

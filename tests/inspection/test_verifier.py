@@ -273,7 +273,7 @@ def test_page_detects_changed_and_removed_rows_of_the_evidence_ledger(
     assert any(text.startswith(words[harm]) for text in check.problems["chain/ledger.txt"])
 
 
-def test_page_says_that_the_chain_has_gaps_if_workflows_were_left_out(
+def test_page_reports_gaps_of_the_chain_if_workflows_were_left_out(
     inspector: Inspector, maker: PackMaker
 ) -> None:
     maker.quarter()
@@ -284,7 +284,7 @@ def test_page_says_that_the_chain_has_gaps_if_workflows_were_left_out(
     assert "does not contain the complete chain" in check.text
 
 
-def test_page_accepts_a_pack_without_bundles_and_says_so(
+def test_page_accepts_a_pack_without_bundles_and_reports_it(
     inspector: Inspector, maker: PackMaker
 ) -> None:
     maker.quarter()

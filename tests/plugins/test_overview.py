@@ -98,7 +98,7 @@ def test_overview_of_today_is_the_same_with_and_without_its_date(pages_server: P
     ],
 )
 @pytest.mark.parametrize("path", ["/", CONTROL_PAGE])
-def test_page_with_an_impossible_day_says_what_is_wrong(
+def test_page_with_invalid_day_states_the_reason(
     pages_server: PagesServer, value: str, words: str, path: str
 ) -> None:
     got = pages_server.get(OFFICER, f"{path}?asof={value}")

@@ -167,7 +167,7 @@ def test_unknown_view_of_the_work_list_is_refused(pages_server: PagesServer) -> 
     assert pages_server.get(OFFICER, "/findings?view=theirs").status_code == 400
 
 
-def test_required_action_shows_the_deadline_of_the_work_instead_of_the_end_of_the_question(
+def test_required_action_shows_deadline_of_the_work_instead_of_airflow_timeout(
     pages_server: PagesServer,
 ) -> None:
     """A badge in the navigation counts the item for the person who may answer."""
