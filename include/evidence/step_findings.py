@@ -70,7 +70,7 @@ class StepFindings:
         subject_titles: display names of the subjects of findings: id of the subject -> display
             name.
         coverage: subjects that the step examines completely; see `examine_only` and
-            `examine_changes`.
+            `select_parts_of`.
         could_not_run: whether the step refused the run before any work.
     """
 
@@ -81,7 +81,8 @@ class StepFindings:
     findings: list[Finding] = field(default_factory=list)
     metrics: list[Metric] = field(default_factory=list)
     subject_titles: dict[str, Message] = field(default_factory=dict)
-    coverage: Coverage | None = field(default_factory=Coverage)
+    coverage: Coverage = field(default_factory=Coverage)
+    could_not_run: bool = False
 
     def examine_only(self, subjects: Iterable[str], codes: Iterable[str] = ()) -> None:
         """State that the step examines only the given subjects, the step itself and its part.
@@ -106,13 +107,7 @@ class StepFindings:
         Args:
             steps: names of the mapped steps.
         """
-        self.coverage = (self.coverage or Coverage()).model_copy(update={"steps": steps})
-
-    def examine_changes(self) -> None:
-        """State that the step examines only changed records, so its result closes no finding."""
-        self.coverage = None
-
-    could_not_run: bool = False
+        self.coverage = self.coverage.model_copy(update={"steps": steps})
 
     def find(
         self,
