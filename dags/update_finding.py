@@ -13,8 +13,10 @@ A decision about another owner or an accepted risk counts only for the version o
 
 **Writes:** the register of findings in `state_db`; a sealed bundle (English, Chinese).
 
-**Red means** that nothing was recorded: a field was wrong, or the person may not decide. **Action:** read the report in
-the bundle that `gate` names, and trigger again. More: docs/explanation/work-list.md. **Owner:** compliance.
+**Red means** that nothing was recorded: a field of the form was wrong, or the person may not decide. **Action:** read
+the report in the bundle that the task `gate` names, correct the form, and trigger the workflow again.
+
+**Owner:** compliance. More: docs/explanation/work-list.md.
 """
 
 from __future__ import annotations
