@@ -414,15 +414,18 @@ def _is_refused(records: Sequence[StepRecord]) -> bool:
 def _is_narrowed(context: Any, services: Services) -> bool:
     """Return whether the parameters of a run differ from those of a scheduled run.
 
+    A parameter that is switched on or off, such as a full check, does not narrow a run.
+
     Args:
         context: Airflow's context of the running task.
         services: services of the task.
     """
+    defaults = context["dag"].params
     for name, value in (context["dag_run"].conf or {}).items():
-        if name == "databases":
-            if value and set(services.pack.databases) - set(value):
-                return True
-        elif value not in (None, "", [], False):
+        is_unset = value in (None, "", []) or isinstance(value, bool)
+        if name == "databases" and set(services.pack.databases) <= {*(value or ())}:
+            continue
+        if not is_unset and value != defaults.get(name):
             return True
     return False
 

@@ -64,6 +64,7 @@ def is_complete(
     interrupted: bool = False,
 ) -> bool:
     context = {
+        "dag": SimpleNamespace(params={"choose": "policy", "full": False}),
         "dag_run": SimpleNamespace(dag_id="review_partners", run_id="r", conf=conf),
         "ti": SimpleNamespace(
             get_task_states=lambda dag_id, run_ids: {"r": ENDED if states is None else states}
@@ -77,7 +78,10 @@ def is_complete(
 
 @pytest.mark.parametrize(
     "conf",
-    [None, {}, {"databases": []}, {"databases": ["billing", "courier"]}, {"quarter": None}],
+    [
+        *(None, {}, {"databases": []}, {"databases": ["billing", "courier"]}, {"quarter": None}),
+        *({"choose": "policy"}, {"full": True}, {"full": False}),
+    ],
 )
 def test_run_whose_tasks_succeeded_or_were_skipped_is_complete(
     monkeypatch: pytest.MonkeyPatch, conf: dict[str, Any] | None
@@ -86,7 +90,11 @@ def test_run_whose_tasks_succeeded_or_were_skipped_is_complete(
 
 
 @pytest.mark.parametrize(
-    "conf", [{"databases": ["courier"]}, {"as_of": "2000-01-01"}, {"quarter": "2026Q3"}]
+    "conf",
+    [
+        *({"databases": ["courier"]}, {"as_of": "2000-01-01"}, {"quarter": "2026Q3"}),
+        {"choose": "latest"},
+    ],
 )
 def test_run_with_changed_parameters_is_not_complete(
     monkeypatch: pytest.MonkeyPatch, conf: dict[str, Any]
