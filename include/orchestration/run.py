@@ -420,8 +420,9 @@ def _is_narrowed(context: Any, services: Services) -> bool:
         context: Airflow's context of the running task.
         services: services of the task.
     """
-    defaults = context["dag"].params
-    for name, value in (context["dag_run"].conf or {}).items():
+    entered = context["dag_run"].conf or {}
+    defaults = context["dag"].params if entered else {}
+    for name, value in entered.items():
         is_unset = value in (None, "", []) or isinstance(value, bool)
         if name == "databases" and set(services.pack.databases) <= {*(value or ())}:
             continue

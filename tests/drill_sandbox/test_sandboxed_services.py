@@ -127,6 +127,7 @@ def play(tmp_path: Path, migrated_database: str, monkeypatch: pytest.MonkeyPatch
         start_date=NIGHT,
         data_interval_start=None,
         data_interval_end=None,
+        conf={},
     )
     task = SimpleNamespace(get_task_states=lambda **_: {}, try_number=1, max_tries=3)
     for module in (run, notifications):

@@ -60,6 +60,7 @@ def replace_context(play: Play, monkeypatch: pytest.MonkeyPatch, **params: Any) 
         data_interval_start=None,
         data_interval_end=None,
         triggering_user_name="E00003",
+        conf={},
     )
     task = SimpleNamespace(get_task_states=lambda **_: {}, try_number=1, max_tries=2)
     context = {

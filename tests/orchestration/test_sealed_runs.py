@@ -63,6 +63,7 @@ class Run:
             data_interval_start=None,
             data_interval_end=None,
             triggering_user_name=None,
+            conf={},
         )
         task = SimpleNamespace(
             get_task_states=lambda **_: {}, try_number=self.try_number, max_tries=3

@@ -52,6 +52,7 @@ def with_services(monkeypatch: pytest.MonkeyPatch, key: tuple[str, str], service
         run_id=key[1],
         start_date=datetime(2026, 11, 28, tzinfo=UTC),
         triggering_user_name=None,
+        conf={},
     )
     instance = SimpleNamespace(try_number=1, max_tries=5)
     context = {"dag_run": dag_run, "ti": instance, "params": {}}

@@ -115,6 +115,7 @@ class Run:
                 data_interval_start=None,
                 data_interval_end=None,
                 triggering_user_name=None,
+                conf={},
             ),
             "ti": SimpleNamespace(
                 try_number=try_number,
