@@ -29,15 +29,18 @@ def inspection_pack(
 
     Exit code 1: a bundle in the pack does not verify.
     """
+    from include.evidence.control_index import sealed_clauses
     from include.evidence.ledger_recovery import pending_signature
     from include.inspection.pack import InspectionPack, PackSources, write_pack
     from include.inspection.request import request_of
     from include.registry import bundle_title
 
     services = command_services()
-    request = request_of(services.pack, clauses, first_day, last_day)
     with local_stack(services):
         state = services.state
+        with state.connect() as conn:
+            sealed = set().union(*sealed_clauses(conn).values())
+        request = request_of(services.pack, clauses, first_day, last_day, sealed)
 
         def pending(bundle: str) -> bytes | None:
             with state.connect() as conn:

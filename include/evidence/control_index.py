@@ -115,6 +115,19 @@ def known_since(conn: Connection) -> dict[str, datetime]:
     return {row.control: row.known_since for row in rows}
 
 
+def sealed_clauses(conn: Connection) -> dict[str, frozenset[str]]:
+    """Return the clauses of each control, as they were sealed.
+
+    The result also names controls that the policy pack no longer has, and clauses to which a
+    control no longer belongs.
+    """
+    clauses: dict[str, set[str]] = {}
+    pairs = select(evidence_control.c.control, evidence_control.c.clause).distinct()
+    for control, clause in conn.execute(pairs):
+        clauses.setdefault(control, set()).add(clause)
+    return {control: frozenset(names) for control, names in clauses.items()}
+
+
 def index_rows(conn: Connection) -> dict[int, frozenset[IndexedControl]]:
     """Return all rows of the history index, by the sequence number of the bundle."""
     columns = [evidence_control.c.seq, *(evidence_control.c[name] for name in _COLUMNS)]

@@ -9,7 +9,7 @@ from datetime import UTC
 from typing import Any
 
 from include.evidence.model import Outcome
-from include.inspection.letter import PackFacts, warning_of
+from include.inspection.letter import REMOVED_CONTROLS, PackFacts, warning_of
 from include.inspection.packed_bundle import PackedBundle
 from include.messages import Message, _, listed
 from include.reports.i18n import LOCALES, Translator, language_tag, visible
@@ -92,6 +92,13 @@ def _head(facts: PackFacts, translator: Translator) -> list[str]:
         _("Period: {period}", period=facts.period),
         _("All times are in the timezone {zone}.", zone=translator.zone_name()),
     ]
+    if facts.removed_controls:
+        controls = listed(facts.removed_controls)
+        lines.append(
+            Message(
+                text="{label}: {controls}", values={"label": REMOVED_CONTROLS, "controls": controls}
+            )
+        )
     if warning := warning_of(facts):
         lines.append(warning)
     return [translator.text(line) for line in lines]
@@ -100,7 +107,7 @@ def _head(facts: PackFacts, translator: Translator) -> list[str]:
 def _row(facts: PackFacts, bundle: PackedBundle, translator: Translator) -> Iterator[Any]:
     row = bundle.row
     clauses = sorted(
-        {facts.clauses_of[control] for control in row.controls if control in facts.clauses_of}
+        {clause for control in row.controls for clause in facts.clauses_of.get(control, ())}
     )
     yield row.seq
     yield translator.zone and row.sealed_at.astimezone(translator.zone).strftime("%Y-%m-%d %H:%M")

@@ -17,6 +17,7 @@ from include.policy.rules import Control
 from include.reports import render as reports
 from include.reports.model import Paragraph, Steps, Table, table_of
 
+REMOVED_CONTROLS = _("Controls that the policy pack no longer assigns to these clauses")
 LETTER, SUMMARY = "cover-letter", "summary"
 MOST_NAMED = 200  # bundles that do not verify and that a letter names; the index names all
 
@@ -61,9 +62,15 @@ class PackFacts:
         request: clauses and period.
         company: company that hands over the pack; None if the policy pack does not state it.
         clauses: numbers and titles of the clauses.
-        clauses_of: clause of each control of the policy pack, by id of the control.
+        clauses_of: clauses of each control, of the policy pack and of the sealed bundles, by id of
+            the control.
         clause_title: function that returns the number and title of a clause.
-        controls: controls of the clauses.
+        controls: controls of the clauses in the policy pack.
+        removed_controls: controls that sealed bundles assign to the clauses, but the policy pack no
+            longer does.
+        without_control: number of bundles in the pack that name no control, because the run could
+            not run.
+        unindexed: number of bundles that the history index lacks.
         timezone: IANA name of the timezone in which times are shown.
         created_at: time of the pack.
         code_version: version of ParcelSeal.
@@ -81,9 +88,12 @@ class PackFacts:
     request: PackRequest
     company: Company | None
     clauses: Sequence[Message]
-    clauses_of: Mapping[str, str]
+    clauses_of: Mapping[str, frozenset[str]]
     clause_title: Callable[[str], Message]
     controls: Sequence[Control]
+    removed_controls: Sequence[str]
+    without_control: int
+    unindexed: int
     timezone: str
     created_at: datetime
     code_version: str
@@ -252,6 +262,15 @@ def _figures(facts: PackFacts) -> Form:
             value=facts.total(lambda f: f.removed),
         ),
     ]
+    if facts.removed_controls:
+        removed = tuple(map(verbatim, facts.removed_controls))
+        entries.append(Entry(label=REMOVED_CONTROLS, value=removed))
+    if facts.without_control:
+        label = _("Bundles of runs that name no control, such as runs that could not run")
+        entries.append(Entry(label=label, value=facts.without_control))
+    if facts.unindexed:
+        label = _("Bundles that were not searched for removed controls")
+        entries.append(Entry(label=label, value=facts.unindexed))
     if facts.left_out:
         entries.append(Entry(label=_("Workflows left out"), value=tuple(facts.left_out)))
     return Form(entries=tuple(entries))
@@ -299,8 +318,9 @@ def _problems(facts: PackFacts) -> list[Section]:
         left_out = _(
             "The person who created the pack may not read all workflows. The bundles of other "
             "workflows are left out, and so are their rows of the evidence ledger ({count}). The "
-            "chain of bundles cannot be checked across them. A person who may read all workflows "
-            "can create a complete pack.",
+            "chain of bundles cannot be checked across them, and the pack does not prove to which "
+            "workflows these rows belong. A person who may read all workflows can create a "
+            "complete pack.",
             count=facts.unreadable_rows,
         )
         sections.append(Section(heading=_("Left out"), blocks=(Paragraph(text=left_out),)))
@@ -349,8 +369,10 @@ def _checking() -> Steps:
                 "Open the page verify.html in Chrome, Edge or Firefox. The page needs no network "
                 "and sends nothing."
             ),
-            _("Choose the unpacked folder or the ZIP file on this page."),
-            _("Compare the fingerprint on the page with the fingerprint above."),
+            _(
+                "Enter the fingerprint that the company published elsewhere. Then choose the "
+                "unpacked folder or the ZIP file on this page."
+            ),
             _(
                 "To check without this page, use the commands in HOW-TO-CHECK.txt. They need only "
                 "sha256sum and OpenSSL 3."
@@ -372,8 +394,8 @@ def _limits() -> Steps:
                 "signed bundles and the signed rows of the evidence ledger contain."
             ),
             _(
-                "A control that was removed from the policy pack is not listed, because the policy "
-                "pack no longer assigns it to a clause."
+                "The file manifest.json, which names the controls of the clauses, is not signed. "
+                "Compare the controls with the policy and with earlier packs."
             ),
         ]
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,7 +22,13 @@ from include.inspection.index_file import render_index
 from include.inspection.instructions import INSTRUCTIONS, render_instructions
 from include.inspection.letter import PackFacts, WorkflowFacts, render_letters
 from include.inspection.packed_bundle import BundlePacker, PackedBundle
-from include.inspection.period import Connect, PeriodRow, read_period
+from include.inspection.period import (
+    Connect,
+    PeriodRow,
+    Selection,
+    read_period,
+    read_selection,
+)
 from include.inspection.request import PackRequest
 from include.inspection.verifier import VERIFIER, render_verifier
 from include.inspection.zip_stream import ZipStream
@@ -85,7 +91,11 @@ class InspectionPack:
     def __post_init__(self) -> None:
         self._keys = TrustedKeys(self.sources.trusted)
         self._checkpoint: Checkpoint | None = None
+        self._selection = Selection(self.request.controls, {}, frozenset(), 0)
+        self._first_row: int | None = None
+        self._last_row: int | None = None
         self._left_out: dict[str, None] = {}
+        self._left_out_rows: dict[str, None] = {}
         self._unreadable_rows = 0
         self._missing_rows = 0
         self._changed_rows: list[int] = []
@@ -160,16 +170,26 @@ class InspectionPack:
         """
         with self.sources.connect() as conn:
             self._checkpoint = newest_checkpoint(conn, self._keys)
-        pruned = self._checkpoint.up_to_seq if self._checkpoint else 0
+            pruned = self._checkpoint.up_to_seq if self._checkpoint else 0
+            self._selection = read_selection(conn, self.sources.policy, self.request, pruned)
         if self._checkpoint:
             yield _line(self._checkpoint.signature, self._checkpoint.signed_content())
         for entry in read_period(
-            self.sources.connect, self.request, self._keys, self.sources.may_read
+            self.sources.connect,
+            self.request,
+            self._selection,
+            self._keys,
+            self.sources.may_read,
         ):
+            self._first_row = self._first_row or entry.row.seq
+            self._last_row = entry.row.seq
             if entry.row.seq - 1 > pruned:  # rows of removed bundles may be missing
                 self._missing_rows += min(entry.missing_before, entry.row.seq - 1 - pruned)
             if not entry.is_readable:
                 self._unreadable_rows += 1
+                for name in (entry.row.dag_id, entry.row.bundle.partition("/")[0]):
+                    if not self.sources.may_read(name):
+                        self._left_out_rows[name] = None
                 if entry.is_selected:
                     self._left_out[entry.row.dag_id] = None
                 continue
@@ -190,11 +210,14 @@ class InspectionPack:
             request=self.request,
             company=policy.company,
             clauses=[policy.clause_message(clause) for clause in self.request.clauses],
-            clauses_of={control.id: control.clause for control in policy.controls},
+            clauses_of=self._selection.clauses_of,
             clause_title=policy.clause_message,
             controls=[
                 control for control in policy.controls if control.id in self.request.controls
             ],
+            removed_controls=self._removed_controls(),
+            without_control=self._without_control(),
+            unindexed=self._selection.unindexed,
             timezone=policy.calendar.timezone,
             created_at=self.sources.created_at,
             code_version=self.sources.code_version,
@@ -208,6 +231,14 @@ class InspectionPack:
             title_of=self.sources.title_of,
         )
 
+    def _removed_controls(self) -> list[str]:
+        """Return the controls of the clauses that the policy pack no longer assigns to them."""
+        return sorted(self._selection.controls - self.request.controls)
+
+    def _without_control(self) -> int:
+        """Return how many bundles of the pack name no control, because they could not run."""
+        return sum(self._selection.is_without_control(bundle.row) for bundle in self.bundles)
+
     def _manifest(self) -> dict[str, Any]:
         request, sources = self.request, self.sources
         company = sources.policy.company
@@ -218,23 +249,38 @@ class InspectionPack:
             "company": company and company.name,
             "policy_sha256": sources.policy.sha256,
             "clauses": list(request.clauses),
-            "controls": sorted(request.controls),
+            "controls": sorted(self._selection.controls),
+            "controls_removed": self._removed_controls(),
+            "control_details": [
+                {
+                    "id": control.id,
+                    "clause": control.clause,
+                    "title": _in_each_language(control.message),
+                }
+                for control in sources.policy.controls
+                if control.id in self._selection.controls
+            ],
+            "workflows": sorted(self._selection.workflows),
             "first_day": request.first_day.isoformat(),
             "last_day": request.last_day.isoformat(),
             "timezone": sources.policy.calendar.timezone,
             "since": request.since.isoformat(),
             "until": request.until.isoformat(),
             "keys": self._keys.fingerprints,
-            "workflows_left_out": [
-                {"name": name, "title": _in_each_language(sources.title_of(name))}
-                for name in self._left_out
-            ],
+            "workflows_left_out": self._named(self._left_out),
+            "ledger_first": self._first_row,
+            "ledger_last": self._last_row,
             "ledger_rows_left_out": self._unreadable_rows,
+            "ledger_workflows_left_out": self._named(self._left_out_rows),
             "ledger_rows_missing": self._missing_rows,
             "ledger_rows_changed": self._changed_rows,
             "not_created": self._not_made,
             "bundles": [_bundle_entry(bundle) for bundle in self.bundles],
         }
+
+    def _named(self, workflows: Iterable[str]) -> list[dict[str, Any]]:
+        titles = {name: self.sources.title_of(name) for name in workflows}
+        return [{"name": name, "title": _in_each_language(title)} for name, title in titles.items()]
 
 
 def _in_each_language(message: Message) -> dict[str, str]:

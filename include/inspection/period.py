@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, Text, literal, select, text
+from sqlalchemy.dialects.postgresql import ARRAY
 
+from include.evidence.control_index import missing_count, sealed_clauses
 from include.evidence.folder import Link
 from include.evidence.ledger import LedgerRow
 from include.evidence.signing import TrustedKeys
 from include.evidence.verify import link_before
 from include.inspection.request import PackRequest
+from include.policy import PolicyPack
 from include.state.tables import evidence_ledger
 
 Connect = Callable[[], AbstractContextManager[Connection]]
@@ -27,6 +30,72 @@ SELECT
     (SELECT max(seq) FROM evidence_ledger WHERE sealed_at >= :since AND sealed_at < :until) AS high,
     (SELECT min(seq) FROM evidence_ledger WHERE sealed_at >= :until) AS after
 """)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The controls and workflows whose bundles belong to an inspection pack.
+
+    Attributes:
+        controls: controls that the policy pack assigns to the clauses, or that any sealed bundle
+            assigned to them.
+        clauses_of: all clauses of each control, of the policy pack and of the sealed bundles.
+        workflows: workflows that have, or had, such controls. Their runs that could not run name no
+            control, and belong to the pack too.
+        unindexed: number of bundles that the history index lacks. Controls that only these bundles
+            name may be unknown.
+    """
+
+    controls: frozenset[str]
+    clauses_of: Mapping[str, frozenset[str]]
+    workflows: frozenset[str]
+    unindexed: int
+
+    def is_without_control(self, row: LedgerRow) -> bool:
+        """Return whether a bundle names no control, but its workflow has controls of the clauses.
+
+        Args:
+            row: ledger row of the bundle.
+        """
+        return not row.controls and row.dag_id in self.workflows
+
+    def has(self, row: LedgerRow) -> bool:
+        """Return whether a bundle belongs to the clauses.
+
+        Args:
+            row: ledger row of the bundle.
+        """
+        return not self.controls.isdisjoint(row.controls) or self.is_without_control(row)
+
+
+def read_selection(
+    conn: Connection, policy: PolicyPack, request: PackRequest, pruned: int
+) -> Selection:
+    """Return the controls and workflows of the clauses, also those of earlier policy packs.
+
+    Args:
+        conn: connection to the state database.
+        policy: the policy pack.
+        request: clauses and period.
+        pruned: sequence number of the last pruned bundle; 0 if none was pruned.
+    """
+    sealed = sealed_clauses(conn)
+    clauses_of = dict(sealed)
+    for control in policy.controls:
+        clauses_of[control.id] = clauses_of.get(control.id, frozenset()) | {control.clause}
+    controls = request.controls.union(
+        control for control, clauses in sealed.items() if clauses.intersection(request.clauses)
+    )
+    ledger = evidence_ledger.c
+    names = literal(sorted(controls), ARRAY(Text))
+    query = select(ledger.dag_id).where(ledger.controls.overlap(names)).distinct()
+    workflows = {control.workflow for control in policy.controls if control.id in controls}
+    return Selection(
+        controls,
+        clauses_of,
+        frozenset(workflows.union(conn.scalars(query))),
+        missing_count(conn, pruned),
+    )
 
 
 @dataclass(frozen=True)
@@ -51,7 +120,11 @@ class PeriodRow:
 
 
 def read_period(
-    connect: Connect, request: PackRequest, keys: TrustedKeys, may_read: Callable[[str], bool]
+    connect: Connect,
+    request: PackRequest,
+    selection: Selection,
+    keys: TrustedKeys,
+    may_read: Callable[[str], bool],
 ) -> Iterator[PeriodRow]:
     """Yield the ledger rows of a period, lowest sequence number first.
 
@@ -64,6 +137,7 @@ def read_period(
     Args:
         connect: function that opens a connection to the state database for a ``with`` block.
         request: clauses and period.
+        selection: controls and workflows of the clauses.
         keys: public keys whose signatures are accepted.
         may_read: function that takes a workflow name of the ledger, and returns whether the
             recipient of the pack may read its bundles.
@@ -88,7 +162,7 @@ def read_period(
             previous,
             is_authentic,
             may_read(row.dag_id) and may_read(row.bundle.partition("/")[0]),
-            not is_authentic or (is_in_period and bool(request.controls & set(row.controls))),
+            not is_authentic or (is_in_period and selection.has(row)),
             missing,
         )
         before = row

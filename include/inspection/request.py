@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
@@ -44,7 +44,11 @@ class PackRequest:
 
 
 def request_of(
-    pack: PolicyPack, clauses: Sequence[str], first_day: date, last_day: date
+    pack: PolicyPack,
+    clauses: Sequence[str],
+    first_day: date,
+    last_day: date,
+    sealed_clauses: Collection[str] = (),
 ) -> PackRequest:
     """Return the checked selection for an inspection pack.
 
@@ -53,12 +57,14 @@ def request_of(
         clauses: numbers of policy clauses.
         first_day: first day of the period, in the timezone of the policy pack.
         last_day: last day of the period.
+        sealed_clauses: further clauses that may be chosen, because sealed bundles are evidence for
+            them.
 
     Raises:
-        UsageError: no clause is named, no control of the policy pack belongs to a clause, or the
-            first day is after the last day, or a day is outside of the permitted range.
+        UsageError: no clause is named, no control belongs to a clause, the first day is after the
+            last day, or a day is outside of the permitted range.
     """
-    available = sorted({control.clause for control in pack.controls})
+    available = sorted({control.clause for control in pack.controls}.union(sealed_clauses))
     chosen = tuple(dict.fromkeys(clauses))[:MOST_CLAUSES]
     if not chosen:
         raise UsageError("No clause is named.", f"Use one of: {', '.join(available)}.")

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request, status
 from fastapi.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from include.evidence.control_index import sealed_clauses
 from include.inspection.pack import InspectionPack, PackSources
 from include.inspection.request import MOST_CLAUSES, request_of
 from include.messages import Message, _
@@ -98,7 +99,8 @@ def download_pack(
         created_at=services.core.clock.now(),
         code_version=services.core.code_version,
     )
-    pack = InspectionPack(request_of(services.pack, clause, first, last), sources)
+    # `_selection` has checked that the clauses exist in the policy pack or in sealed bundles.
+    pack = InspectionPack(request_of(services.pack, clause, first, last, clause), sources)
     chunks = _in_turn(pack)
     begin = next(chunks)  # an error before the first byte becomes an error page
     name = f"inspection-pack-{'-'.join(pack.request.clauses)}-{first}-{last}.zip"
@@ -158,7 +160,7 @@ def _selection(
             days.append(date.fromisoformat(words))
         except ValueError:
             return _("Enter the first and the last day of the period."), (date.min, date.min)
-    available = {control.clause for control in services.pack.controls}
+    available = _clauses(services)
     if not clauses:
         return _("Choose at least one clause."), (days[0], days[1])
     if not available.issuperset(clauses):
@@ -166,6 +168,13 @@ def _selection(
     if days[0] > days[1] or days[0].year < 1970 or days[1].year > 9000:
         return _("The first day must not be after the last day."), (days[0], days[1])
     return None, (days[0], days[1])
+
+
+def _clauses(services: PageServices) -> set[str]:
+    """Return the clauses of the policy pack, and those for which bundles were sealed."""
+    with services.read_connection() as conn:
+        sealed = sealed_clauses(conn).values()
+    return {control.clause for control in services.pack.controls}.union(*sealed)
 
 
 def _form(
@@ -189,7 +198,7 @@ def _form(
         Page.EVIDENCE,
         "inspection.html.j2",
         title=_TITLE,
-        clauses=sorted({control.clause for control in controls}),
+        clauses=sorted(filter(None, _clauses(services))),
         clause_name=pack.clause_message,
         chosen=clauses,
         first_day=first_day,

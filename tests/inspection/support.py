@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -23,6 +23,7 @@ from include.inspection.pack import InspectionPack, PackSources, write_pack
 from include.inspection.request import request_of
 from include.messages import _
 from include.policy import SHIPPED, PolicyPack
+from include.policy.rules import Control
 from include.registry import bundle_title, load_pack
 from include.services.clock import FixedClock
 from tests.evidence.support import Evidence
@@ -48,10 +49,20 @@ class PackMaker:
         workflow: str = WORKFLOW,
         files: Mapping[str, bytes] = FILES,
         outcome: Outcome = Outcome.PASS,
+        controls: Sequence[Control] | None = None,
     ) -> SealedBundle:
-        """Seal a bundle at 10 o'clock (UTC) of a day."""
+        """Seal a bundle at 10 o'clock (UTC) of a day.
+
+        Args:
+            day: the day.
+            workflow: name of the workflow.
+            files: files of the bundle.
+            outcome: outcome of the run.
+            controls: controls that the bundle names; by default those of the workflow.
+        """
         at = datetime(day.year, day.month, day.day, 10, tzinfo=UTC)
-        controls = POLICY.controls_of(workflow)
+        if controls is None:
+            controls = POLICY.controls_of(workflow)
         findings: list[Finding] = []
         if outcome is not Outcome.PASS:
             findings.append(
@@ -122,7 +133,10 @@ class PackMaker:
             "created_at": NOW,
             "code_version": "abc",
         }
-        request = request_of(POLICY, clauses or (CLAUSE,), *period)
+        policy = sources.get("policy", POLICY)
+        assert isinstance(policy, PolicyPack)
+        chosen = clauses or (CLAUSE,)
+        request = request_of(policy, chosen, *period, sealed_clauses=chosen)
         return InspectionPack(request, PackSources(**defaults | sources))  # type: ignore[arg-type]
 
     def write(self, pack: InspectionPack, name: str = "pack.zip") -> Path:

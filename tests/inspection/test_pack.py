@@ -17,17 +17,19 @@ from openpyxl import load_workbook
 from sqlalchemy import update
 
 from include.evidence import ledger
+from include.evidence.model import Outcome
 from include.evidence.signing import Signer, generate_key
 from include.inspection.instructions import commands
 from include.inspection.request import request_of
 from include.inspection.zip_stream import ZipStream
 from include.messages import verbatim
+from include.policy import PolicyPack
 from include.services.clock import FixedClock
 from include.services.errors import UsageError
 from include.services.objectstore.base import StoredObject, StoreError
 from include.services.objectstore.directory import DirectoryStore
 from include.services.objectstore.s3 import S3Store
-from include.state.tables import evidence_ledger
+from include.state.tables import evidence_control, evidence_ledger
 from tests.evidence.support import Evidence
 from tests.inspection.support import (
     NOW,
@@ -37,6 +39,7 @@ from tests.inspection.support import (
     WORKFLOW,
     PackMaker,
 )
+from tests.support.registers import unguarded
 from tests.support.s3 import MotoServer, client_for, new_bucket
 from tests.support.without_pdf import without_pdf
 
@@ -295,11 +298,88 @@ def test_workflows_that_the_recipient_may_not_read_are_named_and_left_out(
     assert OTHER_WORKFLOW not in (folder / "chain" / "ledger.txt").read_text()
     manifest = manifest_of(folder)
     assert [entry["name"] for entry in manifest["workflows_left_out"]] == [OTHER_WORKFLOW]
+    assert [entry["name"] for entry in manifest["ledger_workflows_left_out"]] == [OTHER_WORKFLOW]
     assert manifest["ledger_rows_left_out"] == 3
+    assert (manifest["ledger_first"], manifest["ledger_last"]) == (1, 8)
     english = word_text(folder / "cover-letter.en.docx")
     assert "Workflows left out" in english
     assert "Off-site backup" in english
     assert "rows of the evidence ledger (3)" in english
+
+
+def without_controls(workflow: str) -> PolicyPack:
+    """Return the policy pack without the controls of a workflow."""
+    kept = tuple(control for control in POLICY.controls if control.workflow != workflow)
+    return POLICY.model_copy(update={"controls": kept})
+
+
+def test_bundles_of_controls_that_the_policy_pack_no_longer_has_are_in_the_pack(
+    maker: PackMaker,
+) -> None:
+    """Else a failed drill would disappear with its control."""
+    maker.seal(date(2026, 7, 3), "backup_offsite")
+    maker.seal(date(2026, 7, 4), "drill_restore", outcome=Outcome.FAIL)
+    pack = maker.pack("4.2", policy=without_controls("drill_restore"))
+    folder = maker.unpacked(pack)
+    assert [bundle.row.dag_id for bundle in pack.bundles] == ["backup_offsite", "drill_restore"]
+    removed = sorted(control.id for control in POLICY.controls_of("drill_restore"))
+    manifest = manifest_of(folder)
+    assert manifest["controls_removed"] == removed
+    assert set(removed) < set(manifest["controls"])
+    assert "drill_restore" in manifest["workflows"]
+    letter = word_text(folder / "cover-letter.en.docx")
+    assert "Controls that the policy pack no longer assigns to these clauses" in letter
+    assert all(control in letter for control in removed)
+    index = grid(folder / "index.en.xlsx")
+    assert f"no longer assigns to these clauses: {', '.join(removed)}" in str(index)
+    assert [row[3].partition(" ")[0] for row in index[-2:]] == ["4.2", "4.2"]
+
+
+def test_pack_of_a_clause_that_only_sealed_bundles_know_contains_them(maker: PackMaker) -> None:
+    folders = maker.quarter()
+    pack = maker.pack(policy=without_controls(WORKFLOW))
+    maker.write(pack)
+    assert [bundle.row.bundle for bundle in pack.bundles] == folders
+
+
+def test_bundles_of_a_control_that_belongs_to_another_clause_now_are_in_both_packs(
+    maker: PackMaker,
+) -> None:
+    folders = maker.quarter()
+    moved = tuple(
+        control.model_copy(update={"clause": "4.2"}) if control.workflow == WORKFLOW else control
+        for control in POLICY.controls
+    )
+    for clause in ("5.3", "4.2"):
+        pack = maker.pack(clause, policy=POLICY.model_copy(update={"controls": moved}))
+        maker.write(pack)
+        assert set(folders) <= {bundle.row.bundle for bundle in pack.bundles}
+
+
+def test_bundles_without_controls_of_workflows_of_the_clause_are_in_the_pack_and_counted(
+    maker: PackMaker,
+) -> None:
+    """A run that could not run names no control."""
+    for workflow in (WORKFLOW, OTHER_WORKFLOW):
+        maker.seal(date(2026, 7, 3), workflow, outcome=Outcome.FAIL, controls=())
+    pack = maker.pack()
+    folder = maker.unpacked(pack)
+    assert [bundle.row.dag_id for bundle in pack.bundles] == [WORKFLOW]
+    letter = word_text(folder / "cover-letter.en.docx")
+    assert "Bundles of runs that name no control, such as runs that could not run" in letter
+
+
+def test_letter_counts_bundles_that_the_history_index_lacks(maker: PackMaker) -> None:
+    """Controls that only such bundles name may be unknown."""
+    maker.quarter()
+    words = "Bundles that were not searched for removed controls"
+    folder = maker.unpacked(maker.pack())
+    assert words not in word_text(folder / "cover-letter.en.docx")
+    with unguarded(maker.evidence.conn, "evidence_control"):
+        row = evidence_control.c.seq == 5
+        maker.evidence.conn.execute(evidence_control.delete().where(row))
+    folder = maker.unpacked(maker.pack())
+    assert words in word_text(folder / "cover-letter.en.docx")
 
 
 def test_names_that_are_not_safe_in_a_zip_file_are_left_out_and_reported(
