@@ -36,20 +36,39 @@ _TEXTS = {
         "files, it means that this page may read them; nothing is uploaded."
     ),
     "expected": _(
-        "Fingerprint of the key that the company published (optional; enter it before you choose "
-        "the pack)"
+        "Fingerprint of the key that the company published (enter it before you choose the pack; "
+        "several fingerprints are possible)"
     ),
     "working": _("Checking ..."),
     "progress": _("Checked {count} of {total} files"),
     "verdict_good": _("All checks passed. The files are unchanged and complete."),
-    "verdict_care": _("All files are unchanged, but the pack does not contain the complete chain."),
+    "verdict_compare": _(
+        "Everything in the pack matches, but you still have to compare the fingerprint with the "
+        "one that the company published. Without this comparison, the pack only proves that its "
+        "files belong together: a forger could have signed everything with another key."
+    ),
+    "verdict_gap": _("All files are unchanged, but the pack does not contain the complete chain."),
+    "verdict_open": _(
+        "All files are unchanged, but no signed row after the period shows that its last bundles "
+        "are complete."
+    ),
+    "verdict_clauses": _(
+        "All files are unchanged, but the pack has no signed result for the clauses {clauses}. "
+        "Compare the controls below with the policy: bundles of other controls may belong to these "
+        "clauses."
+    ),
     "verdict_bad": _("Do not rely on this pack. Problems: {count}."),
     "counts": _(
         "Checked files: {files}; bundles: {bundles}; signed rows of the evidence ledger: {rows}; "
         "links between successive bundles: {links}."
     ),
-    "scope": _("Clauses {clauses}, period {first_day} to {last_day}."),
-    "fingerprint": _("SHA-256 fingerprint of the key:"),
+    "scope": _("Clauses {clauses}, period {first_day} to {last_day}, timezone {timezone}."),
+    "scope_controls": _("Controls of these clauses: {controls}."),
+    "scope_unsigned": _(
+        "Compare clauses, period and controls with your request. They are stated in manifest.json, "
+        "which is not signed."
+    ),
+    "fingerprint": _("SHA-256 fingerprint of a key that made {count} signatures of the pack:"),
     "file": _("File"),
     "problem": _("Problem"),
     "more": _("Further problems that are not shown: {count}."),
@@ -72,9 +91,19 @@ _TEXTS = {
         "The pack also has the key {file}. Ask the company whether it published this key as well."
     ),
     "no_key": _("The pack contains no key."),
-    "compare_key": _(
-        "Compare the fingerprint with the one that the company published elsewhere. Without this "
-        "comparison, a forger could have signed everything with another key."
+    "bad_fingerprint": _(
+        "The text that you entered is not a fingerprint. A fingerprint has 64 characters from 0 to "
+        "9 and from a to f."
+    ),
+    "foreign_signature": _(
+        "The signature was made with a key whose fingerprint you did not enter: {fingerprint}."
+    ),
+    "foreign_row": _(
+        "Row {number} of the evidence ledger (bundle {bundle}) was signed with a key whose "
+        "fingerprint you did not enter: {fingerprint}."
+    ),
+    "period_differs": _(
+        "The moments since and until are not the beginning and the end of the stated days."
     ),
     "not_a_manifest": _("The file does not have the format of a manifest."),
     "bad_line": _("The file has a line that ParcelSeal did not write."),
@@ -92,15 +121,35 @@ _TEXTS = {
     "wrong_order": _("Row {number} of the evidence ledger is not in its place."),
     "rows_missing": _("Rows {first} to {last} of the evidence ledger are missing."),
     "rows_before_missing": _("The rows of the evidence ledger before number {number} are missing."),
-    "no_rows": _("The pack has no row of the evidence ledger, so it does not show a chain."),
+    "no_rows": _("The pack has no row of the evidence ledger, so it proves nothing."),
+    "gap_differs": _(
+        "Rows that are missing: {count}. According to manifest.json, {declared} rows are left out."
+    ),
+    "gap_unnamed": _(
+        "Rows of the evidence ledger are left out ({count}), but no workflow is named to which "
+        "they belong."
+    ),
+    "left_out_present": _(
+        "Row {number} (bundle {bundle}) belongs to a workflow whose rows are said to be left out."
+    ),
+    "left_out_other": _(
+        "The bundle before it in the chain, {bundle}, was left out, but its workflow is not named "
+        "as left out."
+    ),
     "open_end": _(
         "The last row of the evidence ledger in the pack is number {number}, sealed at {moment}. "
         "The pack cannot show whether a later bundle of the period exists."
     ),
     "gaps": _(
         "Rows of the evidence ledger that are not in the pack: {count}. The person who created it "
-        "may not read all workflows. The chain was not checked across these rows. Workflows "
-        "with bundles for these clauses that were left out: {workflows}."
+        "may not read all workflows. The chain was not checked across these rows. They are said to "
+        "belong to these workflows: {workflows}. The pack does not prove this: bundles of any "
+        "workflow could be left out. Workflows with bundles for these clauses that were left out: "
+        "{others}."
+    ),
+    "other_controls": _(
+        "Bundles of the period that are not for these clauses, according to manifest.json: "
+        "{count}. Their signed rows name these controls: {controls}."
     ),
     "removed_up_to": _(
         "The company removed the files of the bundles up to number {number} at the end of their "
@@ -152,7 +201,7 @@ _TEXTS = {
     ),
     "meaning_signature": _(
         "Signatures: each list, and each row of the evidence ledger, was signed with a key of the "
-        "folder keys."
+        "folder keys. If you entered fingerprints, only signatures of these keys count."
     ),
     "meaning_chain": _(
         "Chain: each row of the evidence ledger contains the digest of the bundle before it, of "
@@ -161,7 +210,8 @@ _TEXTS = {
     "meaning_complete": _(
         "Completeness: each bundle that the signed rows list for these clauses and this period is "
         "in the pack. The clauses' controls and the period are stated in manifest.json, which is "
-        "not signed; compare them with your request."
+        "not signed; compare them with your request. A control counts also if a signed result in "
+        "the pack assigns it to these clauses."
     ),
     "limit_page": _(
         "This page is part of the pack. If you do not trust the pack, use verify.html of another "

@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from include.evidence.model import Outcome
 from include.evidence.signing import Signer, generate_key
 from include.inspection.verifier import render_verifier
 from include.services.clock import FixedClock
 from tests.e2e.browsing import chromium
 from tests.evidence.conftest import open_evidence
-from tests.inspection.support import OTHER_WORKFLOW, QUARTER, PackMaker
+from tests.inspection.support import OTHER_WORKFLOW, POLICY, QUARTER, WORKFLOW, PackMaker
 from tests.reports.test_browser import CHROMIUM
 
 pytestmark = [
@@ -67,17 +68,25 @@ class Inspector:
         return page
 
     def check(
-        self, pack: Path, *, verifier: Path | None = None, expected: str = "", lang: str = "en"
+        self,
+        pack: Path,
+        *,
+        verifier: Path | None = None,
+        expected: str | None = None,
+        lang: str = "en",
     ) -> Check:
         """Check a folder or a ZIP file, and return what the page shows.
 
         Args:
             pack: unpacked folder, or the ZIP file.
             verifier: the page; by default `verify.html` in the folder.
-            expected: fingerprint to enter.
+            expected: fingerprint to enter; by default the one in the name of the first key.
             lang: language of the browser.
         """
         page = self.open(verifier or pack / "verify.html", lang)
+        if expected is None:
+            keys = (verifier or pack / "verify.html").with_name("keys")
+            expected = min(keys.iterdir()).stem if keys.is_dir() else ""
         page.locator("#expected").fill(expected)
         page.locator("#folder" if pack.is_dir() else "#archive").set_input_files(pack)
         result = page.locator("#result")
@@ -214,18 +223,242 @@ def test_page_names_the_file_of_each_tampering(
         assert others == set()
 
 
-def test_page_names_the_key_if_a_forger_signed_everything_and_the_fingerprint_was_entered(
+def test_page_accepts_only_signatures_of_the_entered_fingerprints(
     inspector: Inspector, folder: Path
 ) -> None:
-    """Without the entered fingerprint, the page asks the inspector to compare it."""
     own = next((folder / "keys").iterdir()).stem
-    right = inspector.check(folder, expected=f"SHA256: {own[:32].upper()} {own[32:]}")
-    assert right.verdict == "good"
-    assert "Compare the fingerprint" not in right.text
+    typed = f"SHA256: {own[:32].upper()} {own[32:]}"
+    for expected in (typed, f"{'cd' * 32}\n{typed}", f"{own} {'cd' * 32}"):
+        assert inspector.check(folder, expected=expected).verdict == "good"
     other = inspector.check(folder, expected="ab" * 32)
     assert other.verdict == "bad"
-    assert list(other.problems) == [f"keys/{own}.pem"]
-    assert "Compare the fingerprint" in inspector.check(folder).text
+    lists = {name_of(file, folder) for file in folder.rglob("SHA256SUMS")}
+    assert set(other.problems) == {f"keys/{own}.pem", "chain/ledger.txt"} | lists
+    wrong = inspector.check(folder, expected=own[:-1])
+    assert wrong.problems["keys/"][0].startswith("The text that you entered is not a fingerprint.")
+
+
+@pytest.mark.parametrize("lang", ["en", "zh-CN"])
+def test_page_is_amber_and_asks_to_compare_the_key_if_no_fingerprint_was_entered(
+    inspector: Inspector, folder: Path, lang: str
+) -> None:
+    check = inspector.check(folder, expected="", lang=lang)
+    assert (check.verdict, check.problems) == ("care", {})
+    words = {"en": "you still have to compare the fingerprint", "zh-CN": "指纹"}
+    assert words[lang] in check.text
+
+
+@pytest.fixture
+def foreign(
+    migrated: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Path, str]]:
+    """Yield the folder of a pack that another key signed, and the fingerprint of this key."""
+    other = Signer.from_pem(generate_key())
+    with open_evidence(migrated, other, tmp_path_factory.mktemp("foreign")) as evidence:
+        maker = PackMaker(evidence, tmp_path)
+        maker.quarter()
+        yield maker.unpacked(maker.pack()), other.fingerprint
+
+
+def test_page_refuses_a_pack_of_a_foreign_key_to_which_the_key_of_the_company_was_added(
+    inspector: Inspector, foreign: tuple[Path, str], signer: Signer
+) -> None:
+    """Everything in the pack is signed, and the entered key is in the pack, but it signed none."""
+    folder, fingerprint = foreign
+    (folder / "keys" / f"{signer.fingerprint}.pem").write_bytes(signer.public_pem)
+    renewed_list(folder)
+    check = inspector.check(folder, expected=signer.fingerprint)
+    assert check.verdict == "bad"
+    lists = {name_of(file, folder) for file in folder.rglob("SHA256SUMS")}
+    assert set(check.problems) == {"chain/ledger.txt"} | lists
+    rows = check.problems["chain/ledger.txt"]
+    assert len(rows) == 8
+    assert all(fingerprint in problem for problem in rows)
+    without = inspector.check(folder, expected="")
+    assert without.verdict == "care"
+    assert "a key that made 0 signatures" in without.text
+    both = inspector.check(folder, expected=f"{signer.fingerprint} {fingerprint}")
+    assert both.verdict == "good"
+
+
+def changed_manifest(folder: Path, **values: object) -> None:
+    """Change values of manifest.json, and write pack.sha256 again."""
+    file = folder / "manifest.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+    renewed_list(folder)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"since": "2026-09-01T00:00:00+08:00"},
+        {"until": "2026-08-01T00:00:00+08:00"},
+        {"timezone": "America/New_York"},
+    ],
+    ids=lambda values: next(iter(values)),
+)
+def test_page_refuses_a_period_that_differs_from_the_shown_days(
+    inspector: Inspector, folder: Path, values: dict[str, str]
+) -> None:
+    for month in (7, 8):
+        shutil.rmtree(bundle(folder, month))
+    changed_manifest(folder, **values)
+    check = inspector.check(folder)
+    assert check.verdict == "bad"
+    assert check.problems["manifest.json"] == [
+        "The moments since and until are not the beginning and the end of the stated days."
+    ]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"first_day": None},
+        {"timezone": "Nowhere/Town"},
+        {"controls": []},
+        {"clauses": []},
+        {"ledger_rows_left_out": -1},
+        {"control_details": [{}]},
+    ],
+    ids=lambda values: next(iter(values)),
+)
+def test_page_refuses_a_manifest_without_period_controls_or_clauses(
+    inspector: Inspector, folder: Path, values: dict[str, object]
+) -> None:
+    changed_manifest(folder, **values)
+    assert inspector.check(folder).problems["manifest.json"] == [
+        "The file does not have the format of a manifest."
+    ]
+
+
+def test_page_expects_bundles_of_controls_that_signed_results_assign_to_the_clause(
+    inspector: Inspector, folder: Path
+) -> None:
+    """Although manifest.json no longer names the controls."""
+    removed = bundle(folder)
+    shutil.rmtree(removed)
+    changed_manifest(folder, controls=["backup.other"], control_details=[], workflows=[])
+    check = inspector.check(folder)
+    assert list(check.problems) == [f"{name_of(removed, folder)}/"]
+
+
+def test_page_names_controls_of_the_clauses_and_other_controls_of_the_signed_rows(
+    inspector: Inspector, folder: Path
+) -> None:
+    """So the inspector can see a control that manifest.json no longer assigns to the clause."""
+    text = inspector.check(folder).text
+    own, other = POLICY.controls_of(WORKFLOW), POLICY.controls_of(OTHER_WORKFLOW)
+    assert all(f"{control.id} ({control.title['en']})" in text for control in own)
+    assert "2026-07-01 to 2026-09-30, timezone Asia/Shanghai." in text
+    assert "according to manifest.json: 3. Their signed rows name" in text
+    assert all(control.id in text for control in other)
+
+
+def test_page_is_amber_if_no_signed_result_shows_the_controls_of_a_clause(
+    inspector: Inspector, folder: Path
+) -> None:
+    """A forger can name another control, and remove all bundles of the clause."""
+    shutil.rmtree(folder / "bundles")
+    changed_manifest(folder, bundles=[], controls=["other.control"], workflows=[])
+    check = inspector.check(folder)
+    assert (check.verdict, check.problems) == ("care", {})
+    assert "the pack has no signed result for the clauses 5.3" in check.text
+    assert all(control.id in check.text for control in POLICY.controls_of(WORKFLOW))
+
+
+@pytest.mark.parametrize("kept", [0, 1], ids=["no row", "only the last row"])
+def test_page_refuses_a_pack_without_the_rows_that_show_an_empty_period(
+    inspector: Inspector, folder: Path, kept: int
+) -> None:
+    shutil.rmtree(folder / "bundles")
+    file = folder / "chain" / "ledger.txt"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[len(lines) - kept :]))
+    changed_manifest(folder, bundles=[], ledger_first=8 if kept else None)
+    check = inspector.check(folder)
+    words = {
+        0: "The pack has no row of the evidence ledger, so it proves nothing.",
+        1: "The rows of the evidence ledger before number 8 are missing.",
+    }
+    assert check.verdict == "bad"
+    assert words[kept] in check.problems["chain/ledger.txt"]
+
+
+def test_page_is_amber_if_no_row_after_the_period_shows_its_end(
+    inspector: Inspector, folder: Path
+) -> None:
+    """A forger can cut off the last rows and their bundles."""
+    file = folder / "chain" / "ledger.txt"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[:6]))
+    shutil.rmtree(bundle(folder, 9))
+    changed_manifest(folder, ledger_last=6)
+    check = inspector.check(folder)
+    assert (check.verdict, check.problems) == ("care", {})
+    assert "no signed row after the period" in check.text
+
+
+@pytest.mark.parametrize(
+    ("named", "words"),
+    [
+        ([], "Rows of the evidence ledger are left out (1), but no workflow is named"),
+        ([WORKFLOW], "belongs to a workflow whose rows are said to be left out."),
+        (["elsewhere"], ""),
+    ],
+)
+def test_page_does_not_believe_that_a_removed_row_was_left_out(
+    inspector: Inspector, folder: Path, named: list[str], words: str
+) -> None:
+    shutil.rmtree(bundle(folder))
+    cut_row(folder, 5)
+    workflows = [{"name": name, "title": {"en": name, "zh-CN": name}} for name in named]
+    changed_manifest(folder, ledger_rows_left_out=1, ledger_workflows_left_out=workflows)
+    check = inspector.check(folder)
+    if words:
+        assert check.verdict == "bad"
+        assert any(words in problem for problem in check.problems["chain/ledger.txt"])
+    else:
+        assert (check.verdict, check.problems) == ("care", {})
+        assert "The pack does not prove this" in check.text
+
+
+def cut_row(folder: Path, number: int) -> None:
+    file = folder / "chain" / "ledger.txt"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(line for line in lines if f'"seq":{number},' not in line))
+
+
+def test_page_compares_the_number_of_left_out_rows_and_the_signed_links(
+    inspector: Inspector, folder: Path
+) -> None:
+    """The list of the bundle after the gap names the workflow of the bundle before it."""
+    cut_row(folder, 4)
+    elsewhere = [{"name": "elsewhere", "title": {"en": "Elsewhere", "zh-CN": "Elsewhere"}}]
+    for count in (1, 2):
+        changed_manifest(folder, ledger_rows_left_out=count, ledger_workflows_left_out=elsewhere)
+        check = inspector.check(folder)
+        linked = check.problems[f"{name_of(bundle(folder), folder)}/SHA256SUMS"]
+        assert linked[0].startswith(f"The bundle before it in the chain, {OTHER_WORKFLOW}/2026/08")
+        differs = "Rows that are missing: 1. According to manifest.json, 2 rows are left out."
+        assert (differs in check.problems.get("chain/ledger.txt", [])) == (count == 2)
+
+
+def test_page_accepts_removed_controls_and_bundles_without_controls_and_expects_them(
+    inspector: Inspector, maker: PackMaker
+) -> None:
+    maker.quarter()
+    maker.seal(date(2026, 9, 20), OTHER_WORKFLOW, outcome=Outcome.FAIL, controls=())
+    maker.seal(date(2026, 9, 21), "drill_restore", outcome=Outcome.FAIL)
+    maker.seal(date(2026, 10, 6))
+    kept = tuple(control for control in POLICY.controls if control.workflow != "drill_restore")
+    policy = POLICY.model_copy(update={"controls": kept})
+    folder = maker.unpacked(maker.pack("4.2", policy=policy))
+    check = inspector.check(folder)
+    assert (check.verdict, check.problems) == ("good", {}), check.text
+    for workflow in (OTHER_WORKFLOW, "drill_restore"):
+        shutil.rmtree(folder / "bundles" / workflow / "2026" / "09")
+    renewed_list(folder)
+    assert len(inspector.check(folder).problems) == 3
 
 
 def test_page_names_a_bundle_that_was_removed_with_its_lines(
@@ -399,6 +632,7 @@ def test_page_cannot_reach_the_network(browser: Browser, folder: Path) -> None:
 
 def test_large_files_of_a_pack_are_hashed_in_pieces(inspector: Inspector, maker: PackMaker) -> None:
     maker.seal(QUARTER[0], files={"big.bin": bytes(70 * 1024 * 1024)})
+    maker.seal(date(2026, 10, 5))
     folder = maker.unpacked(maker.pack())
     assert inspector.check(folder).verdict == "good"
     file = next(folder.rglob("big.bin"))

@@ -45,14 +45,17 @@ const verified = (key, signature, content) =>
 class Checker {
   constructor(files, expected, progress) {
     this.files = files;
-    const typed = expected.toLowerCase().replace(/sha-?256/g, "").replace(/[\s:-]/g, "");
-    this.expected = /[0-9a-f]{64}/.exec(typed)?.[0] ?? typed;
+    this.expected = fingerprintsIn(expected); // null if the text contains anything else
     this.progress = progress;
     this.problems = [];
     this.notes = [];
-    this.keys = []; // {fingerprint, name, key}
+    this.keys = []; // {fingerprint, name, key, isAccepted, signatures}
     this.rows = []; // rows of the ledger, in the order of the file
     this.digests = new Map();
+    this.clausesOf = new Map(); // clauses of each control, according to the signed results
+    this.gap = 0; // rows that are left out
+    this.isOpenEnded = false;
+    this.unproved = []; // clauses whose controls no signed result shows
     this.counts = { files: 0, bundles: 0, rows: 0, links: 0 };
   }
 
@@ -62,6 +65,16 @@ class Checker {
 
   note(key, values = {}) {
     this.notes.push({ key, values });
+  }
+
+  // Return the keys of the texts that say what the checks leave open.
+  reservations() {
+    const open = [];
+    if (!this.expected?.size) open.push("verdict_compare");
+    if (this.gap) open.push("verdict_gap");
+    if (this.isOpenEnded) open.push("verdict_open");
+    if (this.unproved.length) open.push("verdict_clauses");
+    return open;
   }
 
   async check() {
@@ -114,18 +127,16 @@ class Checker {
         continue;
       }
       if (name !== `keys/${key.fingerprint}.pem`) this.problem(name, "other_key", key);
-      this.keys.push({ ...key, name });
+      const isAccepted = !this.expected?.size || this.expected.has(key.fingerprint);
+      this.keys.push({ ...key, name, isAccepted, signatures: 0 });
     }
     if (this.keys.length === 0) this.problem("keys/", "no_key");
-    if (this.expected && !this.keys.some((key) => key.fingerprint === this.expected)) {
-      for (const key of this.keys) this.problem(key.name, "unexpected_key", key);
+    if (!this.expected) this.problem("keys/", "bad_fingerprint");
+    const isKnown = this.keys.some((key) => key.isAccepted);
+    for (const key of this.keys) {
+      if (!isKnown) this.problem(key.name, "unexpected_key", key);
+      else if (!key.isAccepted) this.note("further_key", { file: key.name });
     }
-    if (this.expected && this.keys.length > 1) {
-      for (const key of this.keys) {
-        if (key.fingerprint !== this.expected) this.note("further_key", { file: key.name });
-      }
-    }
-    if (!this.expected) this.note("compare_key");
   }
 
   async parseKey(pem) {
@@ -143,26 +154,36 @@ class Checker {
   async signer(signature, content) {
     for (const candidate of this.keys) {
       try {
-        if (await verified(candidate.key, signature, content)) return candidate;
+        if (!(await verified(candidate.key, signature, content))) continue;
+        candidate.signatures += 1;
+        return candidate;
       } catch { /* a signature of another length */ }
     }
     return null;
   }
 
   async readManifest() {
-    this.manifest = { bundles: [], controls: [], clauses: [], since: "", until: "" };
+    this.manifest = {
+      bundles: [], controls: [], clauses: [], control_details: [], workflows: [], since: "", until: "",
+      ledger_rows_left_out: 0, ledger_workflows_left_out: [], workflows_left_out: [],
+    };
     const content = await this.content("manifest.json");
     if (!content) return;
     try {
       const manifest = JSON.parse(text(content));
-      for (const list of ["bundles", "controls", "clauses", "workflows_left_out"]) {
-        if (!Array.isArray(manifest[list])) throw new Error(list);
-      }
-      if (!manifest.workflows_left_out.every((workflow) => typeof workflow?.title === "object")) {
-        throw new Error("workflows_left_out");
-      }
-      if (Number.isNaN(Date.parse(manifest.since) + Date.parse(manifest.until))) throw new Error();
+      const isText = (value) => typeof value === "string";
+      const lists = ["bundles", "control_details", "workflows_left_out", "ledger_workflows_left_out"];
+      const isComplete = lists.every((list) => Array.isArray(manifest[list])) &&
+        ["controls", "clauses", "workflows"].every((list) => manifest[list].every(isText)) &&
+        ["first_day", "last_day", "timezone"].every((name) => isText(manifest[name])) &&
+        manifest.controls.length > 0 && manifest.clauses.length > 0 &&
+        lists.slice(1).every((list) => manifest[list].every((item) => typeof item?.title === "object")) &&
+        Number.isInteger(manifest.ledger_rows_left_out) && manifest.ledger_rows_left_out >= 0 &&
+        [manifest.ledger_first, manifest.ledger_last].every((n) => n === null || Number.isInteger(n));
+      if (!isComplete) throw new Error("manifest");
+      const isSame = isPeriod(manifest);
       this.manifest = manifest;
+      if (!isSame) this.problem("manifest.json", "period_differs");
     } catch {
       this.problem("manifest.json", "not_a_manifest");
     }
@@ -173,28 +194,31 @@ class Checker {
     const content = await this.content(name);
     this.removedUpTo = 0;
     if (!content) return;
-    let before = null, missing = 0;
+    let before = null;
     for (const line of text(content).split("\n")) {
       if (!line) continue;
       const [signature, signed] = line.split("\t");
       let record, row;
       try {
         [record, row] = JSON.parse(signed);
-        const isSigned = await this.signer(fromBase64(signature), new TextEncoder().encode(signed));
-        if (record === "evidence_checkpoint" && !isSigned) this.problem(name, "checkpoint_changed");
+        const signer = await this.signer(fromBase64(signature), new TextEncoder().encode(signed));
+        const isSigned = Boolean(signer?.isAccepted);
         if (record === "evidence_checkpoint") {
+          if (!signer) this.problem(name, "checkpoint_changed");
+          else if (!isSigned) this.problem(name, "foreign_signature", signer);
           if (isSigned) this.removedUpTo = row.up_to_seq;
           continue;
         }
         if (record !== "evidence_ledger") throw new Error(record);
-        row.isSigned = Boolean(isSigned);
+        const number = { number: row.seq, bundle: row.bundle };
+        if (!signer) this.problem(name, "row_changed", number);
+        else if (!isSigned) this.problem(name, "foreign_row", { ...number, ...signer });
       } catch {
         this.problem(name, "bad_line");
         continue;
       }
       this.rows.push(row);
       this.counts.rows += 1;
-      if (!row.isSigned) this.problem(name, "row_changed", { number: row.seq, bundle: row.bundle });
       if (before && row.seq === before.seq + 1) {
         if (row.previous_sums_sha256 !== before.sums_sha256) {
           this.problem(name, "chain_broken", { number: row.seq, bundle: row.bundle });
@@ -206,40 +230,59 @@ class Checker {
         this.problem(name, "wrong_order", { number: row.seq });
       } else if (before && row.seq - 1 > this.removedUpTo) {
         const first = Math.max(before.seq + 1, this.removedUpTo + 1);
-        missing += row.seq - first;
-        if (!(this.manifest.ledger_rows_left_out > 0)) {
+        row.isAfterGap = true;
+        if (this.manifest.ledger_rows_left_out === 0) {
           this.problem(name, "rows_missing", { first, last: row.seq - 1 });
         }
       }
       before = row;
     }
     this.checkEdges(before);
-    // Rows may also be left out before the first and after the last row of the pack.
-    if (this.manifest.ledger_rows_left_out > 0) {
-      this.gap = Math.max(missing, this.manifest.ledger_rows_left_out);
-    }
-    if (this.gap) {
-      this.note("gaps", { count: this.gap, workflows: this.manifest.workflows_left_out });
-    }
+    if (before) this.checkGap(before);
     if (this.removedUpTo) this.note("removed_up_to", { number: this.removedUpTo });
   }
 
   // The rows before and after the period prove that it has no other bundle at its edges.
   checkEdges(last) {
     const [first] = this.rows;
-    const since = Date.parse(this.manifest.since), until = Date.parse(this.manifest.until);
-    const isInPeriod = (row) => Date.parse(row.sealed_at) >= since && Date.parse(row.sealed_at) < until;
-    const isPartial = this.manifest.ledger_rows_left_out > 0;
     if (!first) {
-      this.note("no_rows");
+      this.problem("chain/ledger.txt", "no_rows");
       return;
     }
-    if (isInPeriod(first) && first.seq > this.removedUpTo + 1 && !isPartial) {
+    const since = Date.parse(this.manifest.since), until = Date.parse(this.manifest.until);
+    const isPartial = this.manifest.ledger_rows_left_out > 0;
+    const isFirst = first.seq <= this.removedUpTo + 1;
+    if (Date.parse(first.sealed_at) >= since && !isFirst && !isPartial) {
       this.problem("chain/ledger.txt", "rows_before_missing", { number: first.seq });
     }
-    if (isInPeriod(last) || Date.parse(last.sealed_at) < since) {
+    if (Date.parse(last.sealed_at) < until) {
+      this.isOpenEnded = true;
       this.note("open_end", { number: last.seq, moment: last.sealed_at });
     }
+  }
+
+  // Compare the gaps with what manifest.json says about them, and with the signed rows.
+  checkGap(before) {
+    const name = "chain/ledger.txt";
+    const manifest = this.manifest, declared = manifest.ledger_rows_left_out;
+    const first = Math.min(this.rows[0].seq, manifest.ledger_first ?? Infinity);
+    const last = Math.max(before.seq, manifest.ledger_last ?? 0);
+    const kept = this.rows.filter((row) => row.seq > this.removedUpTo).length;
+    const gap = Math.max(last - Math.max(first - 1, this.removedUpTo), 0) - kept;
+    // Rows of removed bundles may be missing without being left out.
+    if (gap > declared || last - first + 1 - this.rows.length < declared) {
+      this.problem(name, "gap_differs", { count: gap, declared });
+    }
+    if (!declared) return;
+    this.gap = Math.max(gap, declared);
+    const workflows = manifest.ledger_workflows_left_out;
+    this.leftOut = new Set(workflows.map((workflow) => workflow.name));
+    if (!this.leftOut.size) this.problem(name, "gap_unnamed", { count: this.gap });
+    for (const row of this.rows) {
+      if (!this.leftOut.has(row.dag_id) && !this.leftOut.has(workflowOf(row.bundle))) continue;
+      this.problem(name, "left_out_present", { number: row.seq, bundle: row.bundle });
+    }
+    this.note("gaps", { count: this.gap, workflows, others: manifest.workflows_left_out });
   }
 
   async checkBundles() {
@@ -273,6 +316,9 @@ class Checker {
     }
     const signer = signature && (await this.signer(signature, sums));
     if (signature && !signer) this.problem(`${at}SHA256SUMS`, "not_signed");
+    if (signer && !signer.isAccepted) {
+      this.problem(`${at}SHA256SUMS`, "foreign_signature", signer);
+    }
     const list = parseSums(sums);
     if (!list) {
       this.problem(`${at}SHA256SUMS`, "bad_line");
@@ -319,6 +365,12 @@ class Checker {
     const isLinked = linked === row.previous_sums_sha256 &&
       (!row.before || !list.link || list.link.bundle === row.before.bundle);
     if (!isLinked) this.problem(`${at}SHA256SUMS`, "link_broken");
+    if (row.isAfterGap && this.leftOut && list.link) { // the signed link names a bundle of the gap
+      const workflow = workflowOf(list.link.bundle);
+      if (!this.leftOut.has(workflow)) {
+        this.problem(`${at}SHA256SUMS`, "left_out_other", { bundle: list.link.bundle });
+      }
+    }
     await this.checkResult(at, row);
   }
 
@@ -333,6 +385,10 @@ class Checker {
         JSON.stringify(result.controls.map((control) => control.id)) === JSON.stringify(row.controls) &&
         Date.parse(result.run.started_at) === Date.parse(row.started_at);
       if (!same) this.problem(`${at}result.json`, "result_differs");
+      for (const { id, clause } of result.controls) {
+        if (!this.clausesOf.has(id)) this.clausesOf.set(id, new Set());
+        this.clausesOf.get(id).add(clause);
+      }
     } catch {
       this.problem(`${at}result.json`, "result_differs");
     }
@@ -361,23 +417,72 @@ class Checker {
     }
   }
 
-  // The signed rows of the ledger say which bundles belong to the pack.
+  // Return the controls of the clauses, according to manifest.json and to the signed results.
+  controlsOfClauses() {
+    const controls = new Set(this.manifest.controls);
+    for (const [control, clauses] of this.clausesOf) {
+      if (this.manifest.clauses.some((clause) => clauses.has(clause))) controls.add(control);
+    }
+    return controls;
+  }
+
+  // The signed rows of the ledger say which bundles belong to the pack. A run that could not run
+  // names no control; it belongs to the pack if its workflow has controls of the clauses.
   checkCompleteness() {
-    const { since, until, controls } = this.manifest;
-    let removed = 0;
+    const since = Date.parse(this.manifest.since), until = Date.parse(this.manifest.until);
+    const controls = this.controlsOfClauses();
+    const isOfClauses = (row) => row.controls.some((control) => controls.has(control));
+    const workflows = new Set(this.manifest.workflows);
+    for (const row of this.rows) if (isOfClauses(row)) workflows.add(row.dag_id);
+    let removed = 0, others = 0;
+    const otherControls = new Set();
     for (const row of this.rows) {
       const sealed = Date.parse(row.sealed_at);
-      const belongs = sealed >= Date.parse(since) && sealed < Date.parse(until) &&
-        row.controls.some((control) => controls.includes(control));
-      if (!belongs) continue;
-      if (row.seq <= this.removedUpTo) removed += 1;
-      else if (!this.folders.has(row.bundle)) this.problem(`bundles/${row.bundle}/`, "missing_bundle");
+      if (sealed < since || sealed >= until) continue;
+      const isWithout = row.controls.length === 0 && workflows.has(row.dag_id);
+      if (!isOfClauses(row) && !isWithout) {
+        if (row.controls.length) others += 1;
+        for (const control of row.controls) otherControls.add(control);
+      } else if (row.seq <= this.removedUpTo) {
+        removed += 1;
+      } else if (!this.folders.has(row.bundle)) {
+        this.problem(`bundles/${row.bundle}/`, "missing_bundle");
+      }
+    }
+    if (others) {
+      const isShown = (clause) => [...this.clausesOf.values()].some((clauses) => clauses.has(clause));
+      this.unproved = this.manifest.clauses.filter((clause) => !isShown(clause));
+      this.note("other_controls", { count: others, controls: [...otherControls].sort().join(", ") });
     }
     if (removed) this.note("removed", { count: removed });
     if (this.counts.bundles === 0 && removed === 0) this.note("no_bundles");
     const failed = this.manifest.bundles.filter((bundle) => bundle.verified === false).length;
     if (failed) this.note("declared_bad", { count: failed });
   }
+}
+
+const workflowOf = (bundle) => bundle.split("/")[0];
+
+// Return the fingerprints in a text, which may have spaces, colons and lines; null if it has more.
+function fingerprintsIn(words) {
+  const digits = words.toLowerCase().replace(/sha-?256/g, "").replace(/[\s:,;-]/g, "");
+  return /^(?:[0-9a-f]{64})*$/.test(digits) ? new Set(digits.match(/.{64}/g)) : null;
+}
+
+// Return the day of a moment in a timezone, such as "2026-07-01".
+function dayIn(timeZone, moment) {
+  const parts = new Intl.DateTimeFormat("en-US", {
+    timeZone, calendar: "gregory", numberingSystem: "latn",
+    year: "numeric", month: "2-digit", day: "2-digit",
+  }).formatToParts(new Date(moment));
+  return ["year", "month", "day"].map((type) => parts.find((part) => part.type === type).value).join("-");
+}
+
+// Return whether the moments of a manifest are the edges of the days that the page shows.
+function isPeriod({ first_day: first, last_day: last, timezone, since, until }) {
+  const day = (moment) => dayIn(timezone, moment);
+  const begin = Date.parse(since), end = Date.parse(until);
+  return day(begin - 1) < first && day(begin) === first && day(end - 1) === last && last < day(end);
 }
 
 function parseSums(content) {

@@ -40,23 +40,34 @@ function render() {
 
 function renderResult(result, checker) {
   const { problems, notes, keys, counts, manifest } = checker;
-  const isPartial = problems.length === 0 && checker.gap;
-  const kind = problems.length ? "bad" : isPartial ? "care" : "good";
+  const open = problems.length ? [] : checker.reservations();
+  const kind = problems.length ? "bad" : open.length ? "care" : "good";
   result.dataset.verdict = kind;
-  result.append(element("p", say(`verdict_${kind}`, { count: problems.length }), `verdict ${kind}`));
+  for (const key of open.length ? open : [`verdict_${kind}`]) {
+    const values = { count: problems.length, clauses: checker.unproved.join(", ") };
+    result.append(element("p", visible(say(key, values)), `verdict ${kind}`));
+  }
   result.append(element("p", say("counts", counts)));
   if (manifest.first_day) {
-    result.append(element("p", say("scope", {
-      clauses: manifest.clauses.join(", "), first_day: manifest.first_day, last_day: manifest.last_day,
-    })));
+    const { first_day, last_day, timezone } = manifest;
+    const clauses = manifest.clauses.join(", ");
+    const controls = [...checker.controlsOfClauses()].sort().map((id) => nameOf(manifest, id));
+    result.append(element("p", visible(say("scope", { clauses, first_day, last_day, timezone }))));
+    result.append(element("p", visible(say("scope_controls", { controls: controls.join("; ") }))));
+    result.append(element("p", say("scope_unsigned")));
   }
   for (const key of keys) {
-    const line = element("p", `${say("fingerprint")} `);
+    const line = element("p", `${say("fingerprint", { count: key.signatures })} `);
     line.append(element("code", key.fingerprint.match(/.{8}/g).join(" ")));
     result.append(line);
   }
   if (problems.length) result.append(problemTable(problems));
   for (const note of notes) result.append(element("p", visible(say(note.key, note.values))));
+}
+
+function nameOf(manifest, id) {
+  const title = manifest.control_details.find((control) => control.id === id)?.title[language];
+  return title ? `${id} (${title})` : id;
 }
 
 function problemTable(problems) {
