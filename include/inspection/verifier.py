@@ -18,7 +18,8 @@ VERIFIER = "verify.html"
 _ASSETS = Path(__file__).parent / "assets"
 _SCRIPTS = ("sha256.js", "sources.js", "check.js", "page.js")
 
-# The page replaces the fields of these texts itself.
+FILLED_IN_PAGE = ""  # the script of the page replaces the field
+
 _TEXTS = {
     "title": _("Check an inspection pack"),
     "intro": _(
@@ -40,7 +41,7 @@ _TEXTS = {
         "several fingerprints are possible)"
     ),
     "working": _("Checking ..."),
-    "progress": _("Checked {count} of {total} files"),
+    "progress": _("Checked {count} of {total} files", count=FILLED_IN_PAGE, total=FILLED_IN_PAGE),
     "verdict_good": _("All checks passed. The files are unchanged and complete."),
     "verdict_compare": _(
         "Everything in the pack matches, but you still have to compare the fingerprint with the "
@@ -55,23 +56,37 @@ _TEXTS = {
     "verdict_clauses": _(
         "All files are unchanged, but the pack has no signed result for the clauses {clauses}. "
         "Compare the controls below with the policy: bundles of other controls may belong to these "
-        "clauses."
+        "clauses.",
+        clauses=FILLED_IN_PAGE,
     ),
-    "verdict_bad": _("Do not rely on this pack. Problems: {count}."),
+    "verdict_bad": _("Do not rely on this pack. Problems: {count}.", count=FILLED_IN_PAGE),
     "counts": _(
         "Checked files: {files}; bundles: {bundles}; signed rows of the evidence ledger: {rows}; "
-        "links between successive bundles: {links}."
+        "links between successive bundles: {links}.",
+        files=FILLED_IN_PAGE,
+        bundles=FILLED_IN_PAGE,
+        rows=FILLED_IN_PAGE,
+        links=FILLED_IN_PAGE,
     ),
-    "scope": _("Clauses {clauses}, period {first_day} to {last_day}, timezone {timezone}."),
-    "scope_controls": _("Controls of these clauses: {controls}."),
+    "scope": _(
+        "Clauses {clauses}, period {first_day} to {last_day}, timezone {timezone}.",
+        clauses=FILLED_IN_PAGE,
+        first_day=FILLED_IN_PAGE,
+        last_day=FILLED_IN_PAGE,
+        timezone=FILLED_IN_PAGE,
+    ),
+    "scope_controls": _("Controls of these clauses: {controls}.", controls=FILLED_IN_PAGE),
     "scope_unsigned": _(
         "Compare clauses, period and controls with your request. They are stated in manifest.json, "
         "which is not signed."
     ),
-    "fingerprint": _("SHA-256 fingerprint of a key that made {count} signatures of the pack:"),
+    "fingerprint": _(
+        "SHA-256 fingerprint of a key that made {count} signatures of the pack:",
+        count=FILLED_IN_PAGE,
+    ),
     "file": _("File"),
     "problem": _("Problem"),
-    "more": _("Further problems that are not shown: {count}."),
+    "more": _("Further problems that are not shown: {count}.", count=FILLED_IN_PAGE),
     "changed": _("The file was changed."),
     "missing": _("The file is missing."),
     "added": _("The file was added; it does not belong to the pack."),
@@ -81,14 +96,17 @@ _TEXTS = {
     "not_a_key": _("The file is not an Ed25519 public key."),
     "other_key": _(
         "The file contains another key than its name says. The key in the file has the "
-        "fingerprint {fingerprint}."
+        "fingerprint {fingerprint}.",
+        fingerprint=FILLED_IN_PAGE,
     ),
     "unexpected_key": _(
         "The key is not the key whose fingerprint you entered. The key in the file has the "
-        "fingerprint {fingerprint}."
+        "fingerprint {fingerprint}.",
+        fingerprint=FILLED_IN_PAGE,
     ),
     "further_key": _(
-        "The pack also has the key {file}. Ask the company whether it published this key as well."
+        "The pack also has the key {file}. Ask the company whether it published this key as well.",
+        file=FILLED_IN_PAGE,
     ),
     "no_key": _("The pack contains no key."),
     "bad_fingerprint": _(
@@ -96,11 +114,15 @@ _TEXTS = {
         "9 and from a to f."
     ),
     "foreign_signature": _(
-        "The signature was made with a key whose fingerprint you did not enter: {fingerprint}."
+        "The signature was made with a key whose fingerprint you did not enter: {fingerprint}.",
+        fingerprint=FILLED_IN_PAGE,
     ),
     "foreign_row": _(
         "Row {number} of the evidence ledger (bundle {bundle}) was signed with a key whose "
-        "fingerprint you did not enter: {fingerprint}."
+        "fingerprint you did not enter: {fingerprint}.",
+        number=FILLED_IN_PAGE,
+        bundle=FILLED_IN_PAGE,
+        fingerprint=FILLED_IN_PAGE,
     ),
     "period_differs": _(
         "The moments since and until are not the beginning and the end of the stated days."
@@ -112,51 +134,78 @@ _TEXTS = {
     ),
     "row_changed": _(
         "Row {number} of the evidence ledger (bundle {bundle}) was not signed with a key of the "
-        "pack, or it was changed."
+        "pack, or it was changed.",
+        number=FILLED_IN_PAGE,
+        bundle=FILLED_IN_PAGE,
     ),
     "chain_broken": _(
         "The chain is broken: row {number} (bundle {bundle}) does not contain the digest of the "
-        "row before."
+        "row before.",
+        number=FILLED_IN_PAGE,
+        bundle=FILLED_IN_PAGE,
     ),
-    "wrong_order": _("Row {number} of the evidence ledger is not in its place."),
-    "rows_missing": _("Rows {first} to {last} of the evidence ledger are missing."),
-    "rows_before_missing": _("The rows of the evidence ledger before number {number} are missing."),
+    "wrong_order": _(
+        "Row {number} of the evidence ledger is not in its place.", number=FILLED_IN_PAGE
+    ),
+    "rows_missing": _(
+        "Rows {first} to {last} of the evidence ledger are missing.",
+        first=FILLED_IN_PAGE,
+        last=FILLED_IN_PAGE,
+    ),
+    "rows_before_missing": _(
+        "The rows of the evidence ledger before number {number} are missing.", number=FILLED_IN_PAGE
+    ),
     "no_rows": _("The pack has no row of the evidence ledger, so it proves nothing."),
     "gap_differs": _(
-        "Rows that are missing: {count}. According to manifest.json, {declared} rows are left out."
+        "Rows that are missing: {count}. According to manifest.json, {declared} rows are left out.",
+        count=FILLED_IN_PAGE,
+        declared=FILLED_IN_PAGE,
     ),
     "gap_unnamed": _(
         "Rows of the evidence ledger are left out ({count}), but no workflow is named to which "
-        "they belong."
+        "they belong.",
+        count=FILLED_IN_PAGE,
     ),
     "left_out_present": _(
-        "Row {number} (bundle {bundle}) belongs to a workflow whose rows are said to be left out."
+        "Row {number} (bundle {bundle}) belongs to a workflow whose rows are said to be left out.",
+        number=FILLED_IN_PAGE,
+        bundle=FILLED_IN_PAGE,
     ),
     "left_out_other": _(
         "The bundle before it in the chain, {bundle}, was left out, but its workflow is not named "
-        "as left out."
+        "as left out.",
+        bundle=FILLED_IN_PAGE,
     ),
     "open_end": _(
         "The last row of the evidence ledger in the pack is number {number}, sealed at {moment}. "
-        "The pack cannot show whether a later bundle of the period exists."
+        "The pack cannot show whether a later bundle of the period exists.",
+        number=FILLED_IN_PAGE,
+        moment=FILLED_IN_PAGE,
     ),
     "gaps": _(
         "Rows of the evidence ledger that are not in the pack: {count}. The person who created it "
         "may not read all workflows. The chain was not checked across these rows. They are said to "
         "belong to these workflows: {workflows}. The pack does not prove this: bundles of any "
         "workflow could be left out. Workflows with bundles for these clauses that were left out: "
-        "{others}."
+        "{others}.",
+        count=FILLED_IN_PAGE,
+        workflows=FILLED_IN_PAGE,
+        others=FILLED_IN_PAGE,
     ),
     "other_controls": _(
         "Bundles of the period that are not for these clauses, according to manifest.json: "
-        "{count}. Their signed rows name these controls: {controls}."
+        "{count}. Their signed rows name these controls: {controls}.",
+        count=FILLED_IN_PAGE,
+        controls=FILLED_IN_PAGE,
     ),
     "removed_up_to": _(
         "The company removed the files of the bundles up to number {number} at the end of their "
-        "retention period, according to a signed statement."
+        "retention period, according to a signed statement.",
+        number=FILLED_IN_PAGE,
     ),
     "removed": _(
-        "Bundles of the period that were removed at the end of their retention period: {count}."
+        "Bundles of the period that were removed at the end of their retention period: {count}.",
+        count=FILLED_IN_PAGE,
     ),
     "no_bundles": _(
         "The pack contains no bundle. According to the rows of the evidence ledger, no bundle for "
@@ -164,11 +213,12 @@ _TEXTS = {
     ),
     "declared_bad": _(
         "Bundles that did not verify when the pack was created, according to manifest.json: "
-        "{count}."
+        "{count}.",
+        count=FILLED_IN_PAGE,
     ),
     "not_signed": _("The list of files was changed, or it was not signed with a key of the pack."),
     "other_signer": _("The bundle was not signed with the key that is recorded for it."),
-    "swapped": _("The folder contains another bundle, that of {bundle}."),
+    "swapped": _("The folder contains another bundle, that of {bundle}.", bundle=FILLED_IN_PAGE),
     "differs_from_row": _("The list of files differs from the signed row of the evidence ledger."),
     "no_row": _("The evidence ledger in the pack has no row for this bundle."),
     "link_broken": _("The bundle does not contain the digest of the bundle before it."),
