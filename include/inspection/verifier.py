@@ -20,7 +20,8 @@ _SCRIPTS = ("sha256.js", "sources.js", "check.js", "page.js")
 
 FILLED_IN_PAGE = ""  # the script of the page replaces the field
 
-_TEXTS = {
+# Texts of the page by key. The scripts in `assets/` use the keys.
+TEXTS = {
     "title": _("Check an inspection pack"),
     "intro": _(
         "This page checks that the files of an inspection pack are unchanged since they were "
@@ -289,7 +290,7 @@ def render_verifier() -> bytes:
     script = "\n".join(['"use strict";', *map(_read, _SCRIPTS)])
     texts = {
         language_tag(locale): {
-            key: Translator(locale).gettext(message.text) for key, message in _TEXTS.items()
+            key: Translator(locale).gettext(message.text) for key, message in TEXTS.items()
         }
         for locale in LOCALES
     }

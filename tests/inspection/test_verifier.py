@@ -7,19 +7,25 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, expect
 
 from include.evidence.model import Outcome
 from include.evidence.signing import Signer, generate_key
 from include.inspection.verifier import render_verifier
 from include.services.clock import FixedClock
-from tests.e2e.browsing import chromium
 from tests.evidence.conftest import open_evidence
+from tests.inspection.inspector import (
+    Inspector,
+    bundle,
+    changed_manifest,
+    cut_row,
+    name_of,
+    renewed_list,
+)
 from tests.inspection.support import OTHER_WORKFLOW, POLICY, QUARTER, WORKFLOW, PackMaker
 from tests.reports.test_browser import CHROMIUM
 
@@ -27,118 +33,6 @@ pytestmark = [
     pytest.mark.chromium,
     pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install -y chromium"),
 ]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@dataclass
-class Check:
-    """The result that verify.html shows.
-
-    Attributes:
-        verdict: ``good``, ``care`` or ``bad``; empty if nothing was checked.
-        problems: texts of the problems by file.
-        text: complete text of the result.
-    """
-
-    verdict: str
-    problems: dict[str, list[str]]
-    text: str
-
-
-@dataclass
-class Inspector:
-    """A person who opens the page verify.html of a pack."""
-
-    browser: Browser
-    requests: list[str] = field(default_factory=list)
-
-    def open(self, page_file: Path, language: str = "en") -> Page:
-        """Open a page from the disk in a browser without a network."""
-        context = self.browser.new_context(locale=language, offline=True)
-        page = context.new_page()
-        page.on("request", lambda request: self.requests.append(request.url))
-        page.on("console", lambda said: self.requests.append(f"{said.type}: {said.text}"))
-        page.on("pageerror", lambda error: self.requests.append(f"error: {error}"))
-        page.goto(page_file.as_uri())
-        return page
-
-    def check(
-        self,
-        pack: Path,
-        *,
-        verifier: Path | None = None,
-        expected: str | None = None,
-        lang: str = "en",
-    ) -> Check:
-        """Check a folder or a ZIP file, and return what the page shows.
-
-        Args:
-            pack: unpacked folder, or the ZIP file.
-            verifier: the page; by default `verify.html` in the folder.
-            expected: fingerprint to enter; by default the one in the name of the first key.
-            lang: language of the browser.
-        """
-        page = self.open(verifier or pack / "verify.html", lang)
-        if expected is None:
-            keys = (verifier or pack / "verify.html").with_name("keys")
-            expected = min(keys.iterdir()).stem if keys.is_dir() else ""
-        page.locator("#expected").fill(expected)
-        page.locator("#folder" if pack.is_dir() else "#archive").set_input_files(pack)
-        result = page.locator("#result")
-        expect(result).to_be_visible()
-        problems: dict[str, list[str]] = {}
-        for row in page.locator("tr.problem").all():
-            file, problem = row.locator("td").all_inner_texts()
-            problems.setdefault(file, []).append(problem)
-        check = Check(result.get_attribute("data-verdict") or "", problems, result.inner_text())
-        page.context.close()
-        assert [url for url in self.requests if not url.startswith("file://")] == []
-        return check
-
-
-@pytest.fixture
-def inspector(browser: Browser) -> Inspector:
-    return Inspector(browser)
-
-
-@pytest.fixture(scope="module")
-def packed(migrated: str, signer: Signer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a pack with three bundles of a quarter, and its ZIP file beside it."""
-    root = tmp_path_factory.mktemp("evidence")
-    with open_evidence(migrated, signer, root) as evidence:
-        maker = PackMaker(evidence, tmp_path_factory.mktemp("packs"))
-        maker.quarter()
-        return maker.unpacked(maker.pack())
-
-
-@pytest.fixture
-def folder(packed: Path, tmp_path: Path) -> Path:
-    """Return a copy of the pack, which a test may change."""
-    shutil.copy(packed.parent / "pack.zip", tmp_path)
-    return Path(shutil.copytree(packed, tmp_path / "unpacked"))
-
-
-def bundle(folder: Path, month: int = 8) -> Path:
-    return next((folder / "bundles" / "enforce_retention" / "2026" / f"{month:02}").iterdir())
-
-
-def name_of(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).as_posix()
-
-
-def renewed_list(folder: Path) -> None:
-    """Write pack.sha256 again, as a forger would."""
-    lines = [
-        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {name_of(path, folder)}\n"
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "pack.sha256"
-    ]
-    (folder / "pack.sha256").write_text("".join(lines))
 
 
 @pytest.mark.parametrize("form", ["folder", "archive"])
@@ -281,13 +175,6 @@ def test_page_refuses_a_pack_of_a_foreign_key_to_which_the_key_of_the_company_wa
     assert both.verdict == "good"
 
 
-def changed_manifest(folder: Path, **values: object) -> None:
-    """Change values of manifest.json, and write pack.sha256 again."""
-    file = folder / "manifest.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | values))
-    renewed_list(folder)
-
-
 @pytest.mark.parametrize(
     "values",
     [
@@ -420,12 +307,6 @@ def test_page_does_not_believe_that_a_removed_row_was_left_out(
     else:
         assert (check.verdict, check.problems) == ("care", {})
         assert "The pack does not prove this" in check.text
-
-
-def cut_row(folder: Path, number: int) -> None:
-    file = folder / "chain" / "ledger.txt"
-    lines = file.read_text().splitlines(keepends=True)
-    file.write_text("".join(line for line in lines if f'"seq":{number},' not in line))
 
 
 def test_page_compares_the_number_of_left_out_rows_and_the_signed_links(
