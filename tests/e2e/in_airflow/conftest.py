@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser
 
+from include import registry
 from include.local.airflow import ADMIN
 from include.local.airflow_api import AirflowApi
+from include.workflow.declaration import Cadence
 from tests.e2e.browsing import chromium
 from tests.e2e.running import Running, running_airflow
 
 CUSTOMERS = 300  # with 100, some quarters have no accesses: tests/sample_company/test_quarters.py
-WORKFLOWS = len(list((Path(__file__).parents[3] / "dags").glob("*.py")))
-ON_DEMAND = {"respond_to_incident", "update_incident"}  # workflows without a schedule
+ON_DEMAND = {  # workflows without a schedule
+    workflow.id for workflow in registry.workflows() if workflow.cadence is Cadence.ON_DEMAND
+}
 REVIEWER = "E00003"
 OTHER_REVIEWER = "E00017"  # entered one record of the first batch
 ENTERER = "E00002"  # entered the second batch; has the same role as the reviewers
@@ -43,8 +45,8 @@ def running() -> Iterator[Running]:
 def api(running: Running) -> AirflowApi:
     """Airflow's REST API with the administrator's login, which may trigger every workflow."""
     client = running.airflow.api()
-    scheduled = client.scheduled_workflows(expected_dags=WORKFLOWS)
-    assert len({*scheduled, *ON_DEMAND}) == WORKFLOWS
+    scheduled = client.scheduled_workflows(expected_dags=len(registry.WORKFLOWS))
+    assert {*scheduled, *ON_DEMAND} == set(registry.WORKFLOWS)
     return client
 
 
