@@ -117,7 +117,8 @@ def seal_bundle(
             lock_until=lock_end(store, services.clock, services.pack.evidence),
             trusted=services.trusted,
             workflows=reader.workflows,
-            pack_controls=[control.id for control in services.pack.controls],
+            # A drill leaves nothing but its bundle.
+            pack_controls=[] if is_drill else [control.id for control in services.pack.controls],
         )
         sealed = read_sealed(store, conn, services.trusted, context.dag_id, context.run_id)
     assert sealed is not None

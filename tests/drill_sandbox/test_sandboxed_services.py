@@ -26,7 +26,6 @@ from include.drill_sandbox.sandboxed_services import (
 )
 from include.drill_sandbox.schema import sandboxes
 from include.evidence import ledger
-from include.evidence.control_index import enter_known_controls
 from include.evidence.model import Finding, Outcome, StepRecord
 from include.evidence.signing import generate_key
 from include.evidence.step_findings import keep_artifact
@@ -81,8 +80,6 @@ class Play:
         }
         self.clock = MovingClock(NIGHT)
         self.live = build_services(folder / "home", SHIPPED, specs.get, self.clock)
-        with self.live.state.begin() as conn:  # as the seal of any earlier run
-            enter_known_controls(conn, [control.id for control in self.live.pack.controls], NIGHT)
 
     def begins(self) -> SandboxedServices:
         return sandboxed(self.live, *RUN, creates_schema=True)

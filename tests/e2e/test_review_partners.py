@@ -75,14 +75,19 @@ def test_findings_of_two_runs_enter_the_register_once_each(cli: Cli, partners: d
     sealed = result(partners)
     assert sealed["is_complete"] is True
     assert all(step["coverage"] is not None for step in sealed["steps"])
-    reported = {(finding["code"], finding["subject"]) for finding in sealed["findings"]}
+    partner = "partners."  # a run that sends no mail closes the finding about the mail server
+    reported = {
+        (finding["code"], finding["subject"])
+        for finding in sealed["findings"]
+        if finding["code"].startswith(partner)
+    }
 
     def entries() -> list[tuple[str, str]]:
         listed = cli.json("findings", "list")["findings"]
         return sorted(
             (entry["code"], entry["subject"])
             for entry in listed
-            if entry["workflow"] == "review_partners"
+            if entry["workflow"] == "review_partners" and entry["code"].startswith(partner)
         )
 
     assert entries() == sorted(reported)
