@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 import socket
-import tempfile
 import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -146,9 +145,8 @@ def test_pages_link_to_the_export_of_their_list(pages_server: PagesServer) -> No
 
 
 def test_download_that_the_client_cancels_leaves_no_file(pages_server: PagesServer) -> None:
-    folder = Path(tempfile.gettempdir())
-
     def left_files() -> set[str]:
+        folder = Path(pages_server.airflow.environment["TMPDIR"])
         return {
             path.name for path in folder.iterdir() if path.name.startswith(("openpyxl.", "tmp"))
         }

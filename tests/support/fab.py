@@ -156,6 +156,7 @@ def fab_airflow(
     """
     with temporary_database(server) as name:
         environment = _environment(server, name, folder, more_environment or {})
+        Path(environment["TMPDIR"]).mkdir()
         users, passwords = folder / "users.json", folder / "passwords.json"
         users.write_text(json.dumps([*map(_person, role_names()), *more_people]))
         with (folder / "api-server.log").open("wb") as log:
@@ -202,6 +203,7 @@ def _environment(
     return {
         **kept,
         "AIRFLOW_HOME": str(folder / "airflow"),
+        "TMPDIR": str(folder / "tmp"),  # so that a test can see which files the server leaves
         "AIRFLOW__API__BASE_URL": f"http://127.0.0.1:{port}",
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__PORT": str(port),
