@@ -20,6 +20,7 @@ from include.evidence.control_evidence import (
     SEALED_AHEAD,
     Age,
     ControlEvidence,
+    PruneState,
     is_ahead,
     read_control_evidence,
 )
@@ -157,7 +158,9 @@ def proofs(
     has_answered = True
     try:
         pruned = bundle_reader.pruned_up_to(conn)
-        controls_now = read_control_evidence(conn, bundle_reader, controls, now, zone, pruned)
+        controls_now = read_control_evidence(
+            conn, bundle_reader, controls, now, zone, PruneState(pruned)
+        )
         for row, result in _read(conn, bundle_reader, controls_now, now, pruned):
             for name, drills in drills_of.items():
                 if isinstance(result, Message):

@@ -167,13 +167,16 @@ class PruneState:
         return cls(0, checkpoint.up_to_seq)
 
 
+NOTHING_PRUNED = PruneState()
+
+
 def read_control_evidence(
     conn: Connection,
     bundle_reader: BundleReader,
     controls: Sequence[Control],
     now: datetime,
     zone: ZoneInfo,
-    pruned: int | PruneState = 0,
+    pruned: PruneState = NOTHING_PRUNED,
     *,
     as_of: datetime | None = None,
     known_since: Mapping[str, datetime] = NOTHING_KNOWN,
@@ -186,7 +189,7 @@ def read_control_evidence(
         controls: controls of the policy pack.
         now: the current time; ignored if `as_of` is given.
         zone: timezone of the policy pack, in which cadences of days or months are counted.
-        pruned: sequence number of the last bundle whose files were pruned, or the `PruneState`.
+        pruned: bundles that have no files any more.
         as_of: a past time. The function returns the evidence that it would have returned at this
             time: it counts only bundles that were sealed at this time or before. None for the
             present.
@@ -197,7 +200,6 @@ def read_control_evidence(
         StoreError: the evidence store cannot be read.
     """
     moment = now if as_of is None else as_of
-    state = pruned if isinstance(pruned, PruneState) else PruneState(pruned, pruned)
     workflows = {control.workflow for control in controls}
     newest = index.newest_of(conn, workflows, _SEARCHED_BUNDLES, sealed_by=as_of)
     states = []
@@ -207,7 +209,9 @@ def read_control_evidence(
             older = index.newest_of(conn, {control.workflow}, TREND, {control.id}, sealed_by=as_of)
             rows = older.get(control.workflow, [])
         if rows:
-            evidence = _evidence_of(conn, bundle_reader, control, rows[:TREND], moment, zone, state)
+            evidence = _evidence_of(
+                conn, bundle_reader, control, rows[:TREND], moment, zone, pruned
+            )
         else:
             evidence = _without_evidence(control, known_since.get(control.id), moment, zone)
         states.append(evidence)
@@ -448,7 +452,7 @@ def by_clause(controls: Collection[ControlEvidence]) -> list[ClauseEvidence]:
             tuple(evidence for evidence in controls if evidence.control.clause == clause),
             tuple(_findings_against(clause, newest_first)),
         )
-        for clause in sorted(clauses, key=_as_numbers)
+        for clause in sorted(clauses, key=clause_order)
     ]
 
 
@@ -473,5 +477,6 @@ def _clause_of(finding: Finding, bundle: ControlEvidence) -> str:
     return finding.clause or bundle.control.clause
 
 
-def _as_numbers(clause: str) -> tuple[tuple[int, str], ...]:
+def clause_order(clause: str) -> tuple[tuple[int, str], ...]:
+    """Return the sort key of a clause, by which 5.10 comes after 5.9."""
     return tuple((int(part) if part.isdecimal() else 0, part) for part in clause.split("."))

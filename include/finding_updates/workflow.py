@@ -5,7 +5,6 @@ from __future__ import annotations
 from include.finding_updates.enter import CLAUSE, ENTER
 from include.finding_updates.form import ACTIONS, update_form
 from include.messages import Message, _, verbatim
-from include.policy.rules import translated_message
 from include.reports.conclusion import Conclusion
 from include.reports.model import Section, text_table
 from include.workflow.declaration import AccessGroup, Cadence, Workflow
@@ -24,13 +23,11 @@ def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
     entered = records.result(ENTER)
     if entered is None:
         return records.conclude(TITLE, _NOTHING, lists_messages=False)
-    role = run.pack.roles.get(entered.owner)
-    owner = translated_message(role.title) if role is not None else verbatim(entered.owner)
     rows: list[tuple[Message, Message]] = [
         (_("Finding"), verbatim(str(entered.finding))),
         (_("Action"), ACTIONS[entered.action]),
         (_("Person"), verbatim(entered.by)),
-        (_("Owner"), owner),
+        (_("Owner"), run.pack.role_message(entered.owner)),
     ]
     table = text_table(_("Recorded entry"), (_("Item"), _("Content")), rows)
     summary = _(

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
 
-from include.messages import Message
+from include.messages import Message, verbatim
 from include.policy.company import Company
 from include.policy.datamap import LazyMapping, MappedDatabase
 from include.policy.expectations import Suite
@@ -353,6 +353,10 @@ class PolicyPack(Rule):
         """
         title = self._clause_title(clause)
         return clause_message(clause, translated_message(title) if title else None)
+
+    def role_message(self, role: str) -> Message:
+        """Return the title of a role; its id if the policy pack no longer has the role."""
+        return self.roles[role].message if role in self.roles else verbatim(role)
 
     def _clause_title(self, clause: str) -> Texts | None:
         titles = (control.clause_title for control in self.controls if control.clause == clause)

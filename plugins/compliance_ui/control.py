@@ -30,7 +30,6 @@ from plugins.compliance_ui.access import Visitor, visitor_of
 from plugins.compliance_ui.control_texts import age_text
 from plugins.compliance_ui.language import locale_of
 from plugins.compliance_ui.page_services import PageServices, page_services
-from plugins.compliance_ui.pictures import owner_title
 from plugins.compliance_ui.rendering import render_navigation_page
 from plugins.compliance_ui.shown_day import ShownDay, shown_day
 from plugins.compliance_ui.workflow_names import title_of
@@ -112,7 +111,7 @@ def show_control(
         shown=shown,
         control=definition,
         clause=pack.clause_message(definition.clause),
-        owner=owner_title(pack, definition.owner) if definition.owner else None,
+        owner=pack.role_message(definition.owner) if definition.owner else None,
         requirement=requirement_message(definition.indicator.target),
         evidence=evidence,
         reason=reason_of(evidence, zone),

@@ -48,7 +48,7 @@ from plugins.compliance_ui.language import locale_of
 from plugins.compliance_ui.page_services import LedgerState, PageServices, page_services
 from plugins.compliance_ui.shown_controls import shown_controls
 from plugins.compliance_ui.shown_day import shown_day
-from plugins.compliance_ui.work_list import owner_title, readable_findings
+from plugins.compliance_ui.work_list import readable_findings
 from plugins.compliance_ui.workflow_names import title_of
 
 router = APIRouter()
@@ -224,7 +224,7 @@ def _control_facts(
     return [
         (_("Control"), control.message),
         (_("Clause"), pack.clause_message(control.clause)),
-        (_("Owner"), owner_title(pack, control.owner) if control.owner else _("not stated")),
+        (_("Owner"), pack.role_message(control.owner) if control.owner else _("not stated")),
         (_("Legal sources"), listed([source.message for source in control.sources])),
         (
             _("Outcome"),
@@ -286,7 +286,7 @@ def _overview_columns(pack: PolicyPack) -> Sequence[ExportColumn[_OverviewRow]]:
 
     def owner(evidence: ControlEvidence) -> Cell:
         role = evidence.control.owner
-        return owner_title(pack, role) if role else None
+        return pack.role_message(role) if role else None
 
     def measured(evidence: ControlEvidence) -> Cell:
         return evidence.status.figure if evidence.status else None

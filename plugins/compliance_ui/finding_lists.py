@@ -9,7 +9,7 @@ from include.exports.model import ExportColumn
 from include.findings.register import Finding
 from include.messages import Message, _, verbatim
 from include.policy import PolicyPack
-from plugins.compliance_ui.work_list import owner_title, source_of, state_of
+from plugins.compliance_ui.work_list import source_of, state_of
 
 
 def finding_columns(pack: PolicyPack, today: date) -> Sequence[ExportColumn[Finding]]:
@@ -26,7 +26,7 @@ def finding_columns(pack: PolicyPack, today: date) -> Sequence[ExportColumn[Find
         ExportColumn(_("Clause"), 20, lambda finding: _clause(pack, finding)),
         ExportColumn(_("Source of the finding"), 18, _source),
         ExportColumn(_("Outcome"), 15, lambda finding: finding.severity),
-        ExportColumn(_("Owner"), 18, lambda finding: owner_title(pack, finding.owner)),
+        ExportColumn(_("Owner"), 18, lambda finding: pack.role_message(finding.owner)),
         ExportColumn(_("Entered"), 17, lambda finding: finding.opened_at),
         ExportColumn(_("Due"), 15, lambda finding: finding.due_on),
         ExportColumn(

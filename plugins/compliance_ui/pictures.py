@@ -10,13 +10,12 @@ from datetime import datetime
 from markupsafe import Markup
 
 from include.evidence.compliance_history import ComplianceHistory, read_history
-from include.evidence.control_evidence import ControlEvidence
+from include.evidence.control_evidence import ControlEvidence, clause_order
 from include.evidence.control_history import ControlHistory
 from include.findings.ages import by_owner_and_age
 from include.findings.register import Finding
-from include.messages import Message, _, verbatim
+from include.messages import Message, _
 from include.policy import PolicyPack
-from include.policy.rules import translated_message
 from include.reports.i18n import Translator
 from include.reports.pictures import (
     Column,
@@ -141,7 +140,7 @@ def _draw_weeks(pack: PolicyPack, figures: ComplianceHistory, translator: Transl
         return ""
     rows = [
         HeatRow(translator.text(pack.clause_message(clause)), figures.clauses[clause])
-        for clause in sorted(figures.clauses, key=_as_numbers)
+        for clause in sorted(figures.clauses, key=clause_order)
     ]
     title = _("Worst outcome of the controls of each clause, by week")
     return heat_map(rows, figures.weeks, title, translator, "weeks")
@@ -163,7 +162,7 @@ def _findings_picture(
         return ""
     counts = list(by_owner_and_age(findings, moment).items())
     bars = [
-        StackedBar(translator.text(owner_title(pack, owner)), groups)
+        StackedBar(translator.text(pack.role_message(owner)), groups)
         for owner, groups in counts[:MOST_OWNERS]
     ]
     if others := counts[MOST_OWNERS:]:
@@ -171,12 +170,3 @@ def _findings_picture(
         bars.append(StackedBar(translator.text(_OTHERS), sums))
     title = _("Open findings by owner and age")
     return stacked_bars(bars, AGE_TITLES, title, translator, "open-findings")
-
-
-def owner_title(pack: PolicyPack, role: str) -> Message:
-    """Return the title of a role; the role itself if the policy pack does not have it."""
-    return translated_message(pack.roles[role].title) if role in pack.roles else verbatim(role)
-
-
-def _as_numbers(clause: str) -> tuple[tuple[int, str], ...]:
-    return tuple((int(part) if part.isdecimal() else 0, part) for part in clause.split("."))

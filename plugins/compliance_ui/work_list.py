@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime, time
+from datetime import UTC, date, datetime, time
 from enum import StrEnum
 
 from airflow.utils.session import create_session
@@ -14,21 +14,20 @@ from include.evidence.model import Outcome
 from include.findings import register
 from include.findings.decisions import Deciders
 from include.findings.register import Finding, State
-from include.messages import Message, _, verbatim
+from include.messages import Message, _
 from include.orchestration.access.permissions import Page
 from include.policy import PolicyPack
-from include.policy.rules import translated_message
 from plugins.compliance_ui.access import Visitor, name_of
 from plugins.compliance_ui.page_services import PageServices
 from plugins.compliance_ui.required_actions import RequiredAction, open_actions
 from plugins.compliance_ui.workflow_names import dag_of_findings, title_of
 
 BADGE_CACHED_FOR = 30.0  # seconds
+_NEVER = datetime.max.replace(tzinfo=UTC)
 
-STATES = {
+_STATES = {
     State.OPEN: _("waits for the owner's answer"),
     State.ANSWERED: _("answered; waits for a retest by another person"),
-    State.ACCEPTED: _("risk accepted until {day}", day=""),
     State.CLOSED: _("closed"),
 }
 _WAITS_FOR_RUN = _("open; will be closed by the next complete run that does not report it")
@@ -125,9 +124,9 @@ def work_items(
 
 
 def readable_findings(
-    conn: Connection, visitor: Visitor, *, closed: bool = False, as_of: datetime | None = None
+    conn: Connection, visitor: Visitor, *, as_of: datetime | None = None
 ) -> list[Finding]:
-    """Return the findings of the register that a visitor may read.
+    """Return the open findings of the register that a visitor may read.
 
     A visitor may read the findings of a workflow whose DAG the visitor may read. Findings about the
     evidence and the registers belong to no workflow: every visitor may read them.
@@ -135,10 +134,9 @@ def readable_findings(
     Args:
         conn: connection to the state database.
         visitor: the visitor.
-        closed: whether closed findings are included.
         as_of: a past time at which the findings were open; None for now.
     """
-    findings = register.list_findings(conn, closed=closed, as_of=as_of)
+    findings = register.list_findings(conn, as_of=as_of)
     dags = visitor.readable(filter(None, {dag_of_finding(finding) for finding in findings}))
     return [
         finding
@@ -165,11 +163,6 @@ def roles_of(pack: PolicyPack, visitor: Visitor) -> frozenset[str]:
     return frozenset().union(*(deciders.roles_of(account) for account in visitor.ids))
 
 
-def owner_title(pack: PolicyPack, role: str) -> Message:
-    """Return the title of a role; its id if the policy pack no longer has the role."""
-    return translated_message(pack.roles[role].title) if role in pack.roles else verbatim(role)
-
-
 def source_of(finding: Finding) -> Message | None:
     """Return the title of the workflow that reported a finding; None if every workflow does."""
     dag = dag_of_finding(finding)
@@ -186,7 +179,7 @@ def state_of(finding: Finding, today: date) -> Message:
         return _WAITS_FOR_RUN
     if finding.closes_by_run and state is State.ANSWERED:
         return _ANSWERED_WAITS_FOR_RUN
-    return STATES[state]
+    return _STATES[state]
 
 
 def badge(services: PageServices, visitor: Visitor) -> int:
@@ -235,7 +228,7 @@ def _finding_item(
         source=source_of(finding),
         clause=origin.clause if origin is not None else "",
         severity=finding.severity,
-        owner=owner_title(pack, finding.owner),
+        owner=pack.role_message(finding.owner),
         people=(name_of(finding.assignee),) if finding.assignee else (),
         due_at=datetime.combine(finding.due_on, time.max, now.tzinfo),
         has_time=False,
@@ -249,10 +242,6 @@ def _finding_item(
     )
 
 
-def _urgency(item: WorkItem) -> tuple[bool, bool, datetime, bool]:
+def _urgency(item: WorkItem) -> tuple[bool, datetime, bool]:
     """Return the sort key of an item: overdue items first, then by deadline."""
-    due_at = item.due_at
-    latest = datetime.max.replace(tzinfo=due_at.tzinfo if due_at else None)
-    has_no_deadline = due_at is None
-    key = due_at or latest
-    return not item.is_overdue, has_no_deadline, key, item.finding is not None
+    return not item.is_overdue, item.due_at or _NEVER, item.finding is not None

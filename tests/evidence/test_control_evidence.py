@@ -14,7 +14,13 @@ from sqlalchemy import text
 
 from include.evidence import ledger
 from include.evidence.bundle_reader import LARGEST, BundleReader
-from include.evidence.control_evidence import Age, ControlEvidence, by_clause, read_control_evidence
+from include.evidence.control_evidence import (
+    Age,
+    ControlEvidence,
+    PruneState,
+    by_clause,
+    read_control_evidence,
+)
 from include.evidence.ledger import LedgerRow
 from include.evidence.ledger_recovery import recover_ledger
 from include.evidence.model import ControlState, Finding, Outcome
@@ -59,7 +65,7 @@ def look(
 ) -> ControlEvidence:
     bundle_reader = BundleReader(evidence.store, [evidence.signer.public_pem])
     return read_control_evidence(
-        evidence.conn, bundle_reader, [requested_control], now, ZONE, pruned
+        evidence.conn, bundle_reader, [requested_control], now, ZONE, PruneState(pruned)
     )[0]
 
 
@@ -77,7 +83,7 @@ def test_control_without_evidence_fails_after_its_first_due_date(chain: Evidence
     """The workflow of the control never ran, or no bundle is evidence for the control."""
     for tested_control in (control(workflow="never_ran"), control("BK-9")):
         first_due = SEALED - timedelta(days=3) + timedelta(days=1)
-        for now, known, age, outcome in (
+        for now, known_since, age, outcome in (
             (SEALED, {}, Age.NEVER, None),
             (first_due, {tested_control.id: SEALED - timedelta(days=3)}, Age.NEVER, None),
             (SEALED, {tested_control.id: SEALED - timedelta(days=3)}, Age.MISSING, Outcome.FAIL),
@@ -85,7 +91,7 @@ def test_control_without_evidence_fails_after_its_first_due_date(chain: Evidence
         ):
             bundle_reader = BundleReader(chain.store, [chain.signer.public_pem])
             (control_evidence,) = read_control_evidence(
-                chain.conn, bundle_reader, [tested_control], now, ZONE, known_since=known
+                chain.conn, bundle_reader, [tested_control], now, ZONE, known_since=known_since
             )
             assert control_evidence.row is None
             assert (control_evidence.age, control_evidence.outcome) == (age, outcome)

@@ -87,7 +87,7 @@ def states(run: Run) -> list[tuple[int | None, Outcome]]:
     with run.live.state.connect() as conn:
         reader = BundleReader(run.live.store("evidence_store"), run.live.trusted)
         zone = run.live.pack.calendar.zone
-        evidence = read_control_evidence(conn, reader, controls(run), run.live.clock.now(), zone, 0)
+        evidence = read_control_evidence(conn, reader, controls(run), run.live.clock.now(), zone)
     return [(each.row.seq if each.row else None, each.outcome) for each in evidence]
 
 
