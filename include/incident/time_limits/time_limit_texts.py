@@ -37,43 +37,28 @@ _OUTCOMES = {
 }
 
 
-def time_limit_rows(
+def deadline_rows(
     time_limits: Iterable[TimeLimit],
 ) -> tuple[Sequence[Message], list[list[Message]]]:
     """Return the column titles and rows of the table of time limits in an approval form.
 
-    The most urgent time limit comes first. Time limits that do not apply are left out.
+    The most urgent time limit comes first. Time limits that do not apply are left out. The table
+    states no remaining time: an approval form keeps its text until a person answers, so the
+    remaining time would be wrong soon.
     """
-    applicable = [
+    columns = _columns_with(lasting_state_text)
+    return [label for label, _kind, _cell in columns], [
+        [cell(time_limit) for _label, _kind, cell in columns]
+        for time_limit in _applicable(time_limits)
+    ]
+
+
+def _applicable(time_limits: Iterable[TimeLimit]) -> list[TimeLimit]:
+    """Return the time limits that apply, the most urgent first."""
+    return [
         time_limit
         for time_limit in sort_by_urgency(time_limits)
         if time_limit.state is not TimeLimitState.NOT_APPLICABLE
-    ]
-    heads = [label for label, _kind, _cell in _COLUMNS]
-    return heads, [
-        [cell(time_limit) for _label, _kind, cell in _COLUMNS] for time_limit in applicable
-    ]
-
-
-def deadline_rows(
-    time_limits: Iterable[TimeLimit],
-) -> tuple[Sequence[Message], list[list[Message]]]:
-    """Return the same table as `time_limit_rows`, but without the remaining time.
-
-    An approval form keeps its text until a person answers, and a remaining time would be wrong
-    soon.
-    """
-    applicable = [
-        time_limit
-        for time_limit in sort_by_urgency(time_limits)
-        if time_limit.state is not TimeLimitState.NOT_APPLICABLE
-    ]
-    columns = [
-        (label, lasting_state_text if cell is state_text else cell)
-        for label, _kind, cell in _COLUMNS
-    ]
-    return [label for label, _cell in columns], [
-        [cell(time_limit) for _label, cell in columns] for time_limit in applicable
     ]
 
 
@@ -84,9 +69,7 @@ def lasting_state_text(time_limit: TimeLimit) -> Message:
     words = _("OVERDUE") if time_limit.state is TimeLimitState.OVERDUE else _("not done yet")
     if time_limit.state is TimeLimitState.NOT_YET:
         words = _plain_state_text(time_limit)
-    if time_limit.provisional:
-        return _("{state}; the grade is not confirmed yet", state=words)
-    return words
+    return _with_provisional_grade(time_limit, words)
 
 
 def time_limit_table(time_limits: Iterable[TimeLimit]) -> Table:
@@ -94,7 +77,10 @@ def time_limit_table(time_limits: Iterable[TimeLimit]) -> Table:
 
     If a time limit has no outcome, the cell says that it is still open or does not apply.
     """
-    columns: Columns[TimeLimit] = (*_COLUMNS, (_("Result"), "outcome", time_limit_result))
+    columns: Columns[TimeLimit] = (
+        *_columns_with(state_text),
+        (_("Result"), "outcome", time_limit_result),
+    )
     return table_of(_("Time limits and deadlines"), sort_by_urgency(time_limits), columns)
 
 
@@ -104,16 +90,8 @@ def document_table(time_limits: Iterable[TimeLimit]) -> Table:
     Time limits that do not apply are left out. The table states deadlines as dates and times, and
     never the time that is left, which would be wrong as soon as the document is read.
     """
-    applicable = [
-        time_limit
-        for time_limit in sort_by_urgency(time_limits)
-        if time_limit.state is not TimeLimitState.NOT_APPLICABLE
-    ]
-    columns = [
-        (label, kind, _document_state_text if cell is state_text else cell)
-        for label, kind, cell in _COLUMNS
-    ]
-    return table_of(_("Time limits and deadlines"), applicable, columns)
+    columns = _columns_with(_document_state_text)
+    return table_of(_("Time limits and deadlines"), _applicable(time_limits), columns)
 
 
 def time_limit_outcome(time_limit: TimeLimit) -> Outcome | None:
@@ -193,12 +171,20 @@ def basis_text(rule: TimeLimitRule) -> Message:
     return rule.basis.message
 
 
-_COLUMNS: Sequence[tuple[Message, Literal["text"], Callable[[TimeLimit], Message]]] = (
-    (_("Time limit"), "text", lambda time_limit: time_limit.rule.message),
-    (_("Deadline"), "text", due_text),
-    (_("State"), "text", state_text),
-    (_("Basis"), "text", lambda time_limit: basis_text(time_limit.rule)),
-)
+def _columns_with(
+    state: Callable[[TimeLimit], Message],
+) -> Sequence[tuple[Message, Literal["text"], Callable[[TimeLimit], Message]]]:
+    """Return the columns of a table of time limits.
+
+    Args:
+        state: function that returns the state of a time limit as text.
+    """
+    return (
+        (_("Time limit"), "text", lambda time_limit: time_limit.rule.message),
+        (_("Deadline"), "text", due_text),
+        (_("State"), "text", state),
+        (_("Basis"), "text", lambda time_limit: basis_text(time_limit.rule)),
+    )
 
 
 def _plain_state_text(time_limit: TimeLimit) -> Message:

@@ -12,8 +12,8 @@ from include.incident.incident_ids import Kind
 from include.incident.time_limits.time_limit import TimeLimit, TimeLimitState
 from include.incident.time_limits.time_limit_texts import (
     basis_text,
+    deadline_rows,
     document_table,
-    time_limit_rows,
     time_limit_table,
 )
 from include.incident.timeline import Entry
@@ -107,10 +107,18 @@ def test_table_for_official_documents_states_no_duration_until_now(
     ],
 )
 def test_state_of_time_limit_has_the_expected_english_text(time_limit: TimeLimit, english: str):
-    (_, rows) = time_limit_rows([time_limit])
     words = time_limit_table([time_limit]).rows[0][2]
     assert ENGLISH.value(words) == english
-    assert rows == [] or ENGLISH.text(rows[0][2]) == english
+
+
+def test_form_states_no_remaining_time_of_an_open_time_limit():
+    """The form keeps its text until a person answers."""
+    open_limits = [limit for limit in time_limits_in_every_state() if limit.is_open]
+    assert open_limits
+    (_, rows) = deadline_rows(open_limits)
+    states = {ENGLISH.text(row[2]) for row in rows}
+    assert any(state.startswith("OVERDUE") for state in states)
+    assert [state for state in states if re.search(r"\d", state)] == []
 
 
 def time_limits_in_every_state() -> list[TimeLimit]:
@@ -144,7 +152,7 @@ def test_table_of_time_limits_has_text_in_both_languages_for_every_state():
 
 def test_table_of_time_limits_in_form_omits_time_limits_that_do_not_apply():
     time_limits = list(look([graded(1, "general", 1)], h(3.5), aware_at=AWARE).values())
-    heads, rows = time_limit_rows(time_limits)
+    heads, rows = deadline_rows(time_limits)
     titles = [ENGLISH.text(row[0]) for row in rows]
     assert len(heads) == len(rows[0]) == 4
     assert titles[0] == "Emergency plan started"
