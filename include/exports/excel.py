@@ -218,12 +218,9 @@ class _BookWriter:
             head: whether the cell is the heading of a column.
             in_table: whether the cell has a border and breaks a long text into lines.
         """
-        shown = _escape(text)
-        if len(shown) > _MOST_CHARACTERS:
-            shown = shown[: _MOST_CHARACTERS - 1] + _CUT
+        shown, is_quoted = cell_text(text)
         cell = self._new_cell(sheet, shown)
         cell.data_type = "s"  # openpyxl reads a text that starts with "=" as a formula
-        is_quoted = shown.startswith(_FORMULA_STARTS)
         key = id(font), head, in_table, is_quoted
         if key not in self._styles:  # cells share styles, because a style is slow to create
             cell.font, cell.number_format = font, "@"
@@ -235,6 +232,20 @@ class _BookWriter:
             self._styles[key] = copy(cell._style)
         cell._style = copy(self._styles[key])
         return cell
+
+
+def cell_text(text: str) -> tuple[str, bool]:
+    """Return a text that fits into a cell, and whether the cell needs a quote prefix.
+
+    With the prefix, Excel keeps a text such as ``=1+1`` as text when a person edits the cell.
+
+    Args:
+        text: the text. A longer text than Excel permits is cut.
+    """
+    shown = _escape(text)
+    if len(shown) > _MOST_CHARACTERS:
+        shown = shown[: _MOST_CHARACTERS - 1] + _CUT
+    return shown, shown.startswith(_FORMULA_STARTS)
 
 
 def _escape(text: str) -> str:

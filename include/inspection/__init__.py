@@ -1,0 +1,1 @@
+"""Inspection packs: all evidence for clauses and a period, for an inspector."""

@@ -9,16 +9,15 @@ from datetime import UTC
 from typing import Any
 
 from include.evidence.model import Outcome
+from include.exports.excel import cell_text
 from include.inspection.letter import REMOVED_CONTROLS, PackFacts, warning_of
 from include.inspection.packed_bundle import PackedBundle
 from include.messages import Message, _, listed
-from include.reports.i18n import LOCALES, Translator, language_tag, visible
+from include.reports.i18n import LOCALES, Translator, language_tag
 
-_LONGEST_CELL = 32_000  # characters; Excel's limit is 32,767
 _RED = "FFF6C7C7"
 _HEAD = "FFE4E9F2"
 _WIDTHS = (10, 20, 30, 44, 18, 12, 34, 50, 70)
-_FORMULA_STARTS = "=+-@'\t\r"
 
 
 def render_index(facts: PackFacts, bundles: Sequence[PackedBundle]) -> dict[str, bytes]:
@@ -110,7 +109,7 @@ def _row(facts: PackFacts, bundle: PackedBundle, translator: Translator) -> Iter
         {clause for control in row.controls for clause in facts.clauses_of.get(control, ())}
     )
     yield row.seq
-    yield translator.zone and row.sealed_at.astimezone(translator.zone).strftime("%Y-%m-%d %H:%M")
+    yield row.sealed_at.astimezone(translator.zone).strftime("%Y-%m-%d %H:%M")
     yield translator.text(facts.title_of(row.dag_id))
     yield translator.text(listed(map(facts.clause_title, clauses)))
     yield translator.outcome(Outcome(row.outcome)) if row.outcome in set(Outcome) else row.outcome
@@ -130,11 +129,13 @@ def _cell(sheet: Any, value: Any, *, fill: str = "", bold: bool = False) -> Any:
     from openpyxl.cell import WriteOnlyCell
     from openpyxl.styles import Alignment, Font, PatternFill
 
-    is_text = isinstance(value, str)
-    cell = WriteOnlyCell(sheet, visible(value)[:_LONGEST_CELL] if is_text else value)
-    if is_text:
+    if isinstance(value, str):
+        text, is_quoted = cell_text(value)
+        cell = WriteOnlyCell(sheet, text)
         cell.data_type = "s"  # openpyxl reads a text that starts with "=" as a formula
-        cell.quotePrefix = value[:1] in _FORMULA_STARTS and bool(value)
+        cell.quotePrefix = is_quoted
+    else:
+        cell = WriteOnlyCell(sheet, value)
     if fill:
         cell.fill = PatternFill("solid", fgColor=fill)
     if bold:

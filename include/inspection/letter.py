@@ -125,16 +125,6 @@ class PackFacts:
         )
 
 
-def letterhead(company: Company | None) -> Message | None:
-    """Return the name and the address of a company in two lines; None without a company."""
-    if company is None:
-        return None
-    return Message(
-        text="{name}\n{address}",
-        values={"name": company.name_message, "address": company.address_message},
-    )
-
-
 def render_letters(facts: PackFacts) -> reports.Rendered:
     """Create the cover letter and the summary as PDF and Word files in both languages.
 
@@ -166,7 +156,8 @@ def cover_letter(facts: PackFacts) -> Document:
         title=_("Cover letter of an inspection pack"),
         dated=facts.created_at,
         addressee=_("To the inspecting authority"),
-        sender=letterhead(facts.company),
+        sender=facts.company and facts.company.name_message,
+        sender_address=facts.company and facts.company.address_message,
         warning=warning_of(facts),
         sections=(
             Section(
@@ -211,7 +202,8 @@ def summary(facts: PackFacts) -> Document:
     return Document(
         title=_("Summary of an inspection pack"),
         dated=facts.created_at,
-        sender=letterhead(facts.company),
+        sender=facts.company and facts.company.name_message,
+        sender_address=facts.company and facts.company.address_message,
         warning=warning_of(facts),
         sections=(
             Section(heading=_("Content"), blocks=(_figures(facts),)),

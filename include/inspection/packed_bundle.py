@@ -199,9 +199,7 @@ class BundlePacker:
             try:
                 file = stack.enter_context(source.open(name))
             except ObjectMissing:
-                self._sizes(
-                    member.removeprefix(f"{FOLDER}/").removesuffix(f"/{name}")
-                )  # raises an error if the whole store is away
+                self._sizes(bundle)  # raises an error if the whole store is away
                 return
             except ObjectDamaged:
                 packed.damaged.add(name)

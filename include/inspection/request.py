@@ -61,13 +61,18 @@ def request_of(
             them.
 
     Raises:
-        UsageError: no clause is named, no control belongs to a clause, the first day is after the
-            last day, or a day is outside of the permitted range.
+        UsageError: no clause or too many clauses are named, no control belongs to a clause, the
+            first day is after the last day, or a day is outside of the permitted range.
     """
     available = sorted({control.clause for control in pack.controls}.union(sealed_clauses))
-    chosen = tuple(dict.fromkeys(clauses))[:MOST_CLAUSES]
+    chosen = tuple(dict.fromkeys(clauses))
     if not chosen:
         raise UsageError("No clause is named.", f"Use one of: {', '.join(available)}.")
+    if len(chosen) > MOST_CLAUSES:
+        raise UsageError(
+            f"{len(chosen)} clauses are named; a pack can have at most {MOST_CLAUSES}.",
+            "Create several packs.",
+        )
     if unknown := [clause for clause in chosen if clause not in available]:
         raise UsageError(
             f"No control of the policy pack belongs to the clause {unknown[0]!r}.",

@@ -488,12 +488,13 @@ def test_file_in_a_folder_that_does_not_exist_is_refused(maker: PackMaker) -> No
     ("clauses", "period", "words"),
     [
         ((), QUARTER, "No clause"),
+        (tuple(map(str, range(51))), QUARTER, "51 clauses"),
         (("99.9",), QUARTER, "'99.9'"),
         (("5.3",), (QUARTER[1], QUARTER[0]), "is after the last day"),
         (("5.3",), (date(1969, 12, 31), QUARTER[1]), "must lie between"),
     ],
 )
-def test_request_without_a_known_clause_or_with_a_wrong_period_is_refused(
+def test_request_with_unknown_or_too_many_clauses_or_a_wrong_period_is_refused(
     clauses: tuple[str, ...], period: tuple[date, date], words: str
 ) -> None:
     with pytest.raises(UsageError, match=words):

@@ -171,8 +171,8 @@ def test_page_refuses_a_pack_of_a_foreign_key_to_which_the_key_of_the_company_wa
     without = inspector.check(folder, expected="")
     assert without.verdict == "care"
     assert "a key that made 0 signatures" in without.text
-    both = inspector.check(folder, expected=f"{signer.fingerprint} {fingerprint}")
-    assert both.verdict == "good"
+    with_both_keys = inspector.check(folder, expected=f"{signer.fingerprint} {fingerprint}")
+    assert with_both_keys.verdict == "good"
 
 
 @pytest.mark.parametrize(

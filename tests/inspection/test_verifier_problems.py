@@ -101,6 +101,12 @@ class Forger:
         signature = (signer or self.signer).sign(self.sums.read_bytes())
         self.sums.with_name("SHA256SUMS.sig").write_bytes(signature)
 
+    def leave_out_row(self, *workflows: str) -> None:
+        """Remove row 4, and name the workflows to which it is said to belong."""
+        cut_row(self.folder, 4)
+        named = [{"name": name, "title": {"en": name, "zh-CN": name}} for name in workflows]
+        changed_manifest(self.folder, ledger_rows_left_out=1, ledger_workflows_left_out=named)
+
     def enter_list(self) -> None:
         """Enter the digest of the list of files in row 5."""
         self.change_row(sums_sha256=hashlib.sha256(self.sums.read_bytes()).hexdigest())
@@ -271,31 +277,20 @@ def understate_gap(forger: Forger) -> str:
 
 
 @harm("gap_unnamed")
-def leave_out_rows_of_no_workflow(forger: Forger) -> str:
-    cut_row(forger.folder, 4)
-    changed_manifest(forger.folder, ledger_rows_left_out=1, ledger_workflows_left_out=[])
+def leave_out_row_of_no_workflow(forger: Forger) -> str:
+    forger.leave_out_row()
     return LEDGER
 
 
 @harm("left_out_present")
-def leave_out_rows_of_a_shown_workflow(forger: Forger) -> str:
-    cut_row(forger.folder, 4)
-    changed_manifest(
-        forger.folder,
-        ledger_rows_left_out=1,
-        ledger_workflows_left_out=[{"name": WORKFLOW, "title": {"en": "x", "zh-CN": "x"}}],
-    )
+def leave_out_row_of_a_shown_workflow(forger: Forger) -> str:
+    forger.leave_out_row(WORKFLOW)
     return LEDGER
 
 
 @harm("left_out_other")
-def leave_out_rows_of_another_workflow(forger: Forger) -> Path:
-    cut_row(forger.folder, 4)
-    changed_manifest(
-        forger.folder,
-        ledger_rows_left_out=1,
-        ledger_workflows_left_out=[{"name": "elsewhere", "title": {"en": "x", "zh-CN": "x"}}],
-    )
+def leave_out_row_of_another_workflow(forger: Forger) -> Path:
+    forger.leave_out_row("elsewhere")
     return forger.sums
 
 
