@@ -83,11 +83,10 @@ def seal(
 
     The call can be repeated after an error or after its process was killed. The function writes the
     files. Then one transaction commits the ledger row, the rows of the history index and the
-    signature. The signature is put into
-    the store only after this commit. If the database connection is lost, the lock
-    `StateLock.EVIDENCE` is lost as well. In this case nothing is signed, and the next attempt
-    writes the folder again. If the process is killed after the commit, the next seal of any run
-    puts the missing signature into the store.
+    signature. The signature is put into the store only after this commit. If the database
+    connection is lost, the lock `StateLock.EVIDENCE` is lost as well. In this case nothing is
+    signed, and the next attempt writes the folder again. If the process is killed after the
+    commit, the next seal of any run puts the missing signature into the store.
 
     After an older backup of the state database was restored, signed bundles can lack a ledger row.
     The function first adds the missing rows. The first seal of a run is final: a second call for

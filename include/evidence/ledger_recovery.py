@@ -250,7 +250,7 @@ class Recovery:
         self.enter_following(self.search([""] if is_empty else self._begun_folders()))
 
     def enter_before_seal(self, workflows: Collection[str]) -> None:
-        """Add lost ledger rows before a seal, so that the new bundle links to the newest one.
+        """Add lost ledger rows before a seal, so that the new bundle links to the newest bundle.
 
         A seal commits the ledger row before it stores the signature. If a signed bundle in the
         store has no row, its row was therefore lost. Without this row, the new bundle would link to

@@ -16,8 +16,8 @@ def report_number(run: RunContext) -> str:
     """Return the number of a run's report, such as ``BACKUP-OFFSITE-20261124-5D41402A``.
 
     The number consists of the name of the workflow, the day on which the run started, and eight
-    hex digits. The day is in the timezone of the policy pack. The hex digits are the first ones of
-    the SHA-256 digest of the bundle's folder. The same run always has the same number, and the
+    hex digits. The day is in the timezone of the policy pack. The hex digits are the first digits
+    of the SHA-256 digest of the bundle's folder. The same run always has the same number, and the
     number can be derived again from ``result.json``.
 
     Args:

@@ -217,10 +217,12 @@ def test_version_of_a_finding_changes_when_a_run_reports_another_severity(
     conn: Connection,
 ) -> None:
     number = opened_by_run(conn, "attention")
-    seen = register.get_finding(conn, number).version
+    read_version = register.get_finding(conn, number).version
     report(conn, number, "fail")
     with refused("has changed since you read it"):
-        decisions.accept_risk(conn, DECIDERS, decision(number, "mia", version=seen), until=UNTIL)
+        decisions.accept_risk(
+            conn, DECIDERS, decision(number, "mia", version=read_version), until=UNTIL
+        )
 
 
 def test_past_finding_has_the_severity_and_state_of_that_day(conn: Connection) -> None:

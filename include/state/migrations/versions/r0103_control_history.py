@@ -11,7 +11,12 @@ from alembic import op
 revision = "0103"
 down_revision = "0102"
 
-_HINT = "Delete wrong rows as the owner of the table; recover-ledger enters them again."
+_HINTS = {
+    "evidence_control": "Delete wrong rows as the owner of the table; recover-ledger enters them "
+    "again.",
+    "policy_control": "Delete wrong rows as the owner of the table; the next seal enters them "
+    "again, with its own time.",
+}
 _TABLES = """
 CREATE TABLE evidence_control (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -36,12 +41,12 @@ CREATE TABLE policy_control (
 def upgrade() -> None:
     """Create the tables and the triggers that refuse changes."""
     op.execute(_TABLES)
-    for table in ("evidence_control", "policy_control"):
+    for table, hint in _HINTS.items():
         op.execute(
             f"CREATE TRIGGER emptied BEFORE TRUNCATE ON {table} "
-            f"FOR EACH STATEMENT EXECUTE FUNCTION register_is_not_emptied('{_HINT}')"
+            f"FOR EACH STATEMENT EXECUTE FUNCTION register_is_not_emptied('{hint}')"
         )
         op.execute(
             f"CREATE TRIGGER stays BEFORE DELETE OR UPDATE ON {table} "
-            f"FOR EACH ROW EXECUTE FUNCTION register_stays('{_HINT}')"
+            f"FOR EACH ROW EXECUTE FUNCTION register_stays('{hint}')"
         )
