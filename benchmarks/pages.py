@@ -46,6 +46,7 @@ SECONDS = 30  # duration of each round
 P95 = 150  # largest number of milliseconds in the server
 SIZE = 200  # largest size of a page in KiB
 DEEP = 0.5  # depth in the ledger from which a page counts as deep
+LEDGER_TIMEOUT = 600  # seconds
 READY_TIMEOUT, SETTLING = 120, 15  # seconds; all DAG files are parsed once meanwhile
 ROLES = ("Auditor", "Compliance Officer", "Management")  # roles that may read every workflow
 SETTINGS = {"shared_buffers": "256MB"}
@@ -95,6 +96,7 @@ def company(folder: Path, bundles: int) -> Iterator[tuple[FabAirflow, Sequence[d
             _beside(airflow, "dag-processor"),
         ):
             _wait_until_it_runs(airflow)
+            _wait_for_ledger_check(airflow)
             yield airflow, days
     finally:
         server.stop()
@@ -132,6 +134,24 @@ def _wait_until_it_runs(airflow: FabAirflow) -> None:
             return
         time.sleep(1)
     raise RuntimeError(f"Scheduler and DAG processor were not ready after {READY_TIMEOUT} s.")
+
+
+def _wait_for_ledger_check(airflow: FabAirflow) -> None:
+    """Wait for the check of all ledger rows that the first request after a start begins.
+
+    Later checks examine only new rows.
+    """
+    begun = time.monotonic()
+    headers = {"Authorization": f"Bearer {airflow.token(ROLES[0])}", "Accept-Language": "en"}
+    while time.monotonic() - begun < LEDGER_TIMEOUT:
+        page = requests.get(f"{airflow.url}/compliance/evidence", headers=headers, timeout=60)
+        page.raise_for_status()
+        if "Ledger rows whose signatures were checked so far" not in page.text:
+            seconds = time.monotonic() - begun
+            console.print(f"first check of all ledger rows after the start: {seconds:.0f} s")
+            return
+        time.sleep(1)
+    raise RuntimeError(f"The ledger was not checked after {LEDGER_TIMEOUT} s.")
 
 
 @contextmanager

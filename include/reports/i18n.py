@@ -10,11 +10,10 @@ from __future__ import annotations
 import gc
 import re
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 from zoneinfo import ZoneInfo
 
 from babel import Locale
@@ -123,39 +122,21 @@ _SPACE_IN_CHINESE = re.compile(
 )
 
 
-class _Sentence(string.Formatter):
-    """A formatter like ``str.format`` that supports only ``{name}`` and ``{name:kind}`` fields.
+_FORMAT = string.Formatter()
 
-    Chinese has no spaces between words. A Chinese translation has a space on each side of a field,
-    because the value may be a number or a Latin name; if the value is Chinese, the formatter
-    removes these spaces. It removes no spaces inside a value.
 
-    Any other field, and a field without a value, is displayed as its name in braces. A faulty
-    message therefore does not prevent the report from being written.
+@lru_cache(maxsize=4096)
+def _parts(template: str) -> tuple[tuple[str, str | None, str], ...]:
+    """Split a template, such as "Rows: {count}", at its fields.
+
+    Returns:
+        Tuples of a literal text, the name of the field after this text, and the kind of this field.
+        The name is None if no field follows.
+
+    Raises:
+        ValueError: the template has a single brace.
     """
-
-    def __init__(self, translator: Translator) -> None:
-        self._translator = translator
-
-    def get_field(self, field_name: str, args: Any, kwargs: Any) -> tuple[Any, str]:
-        return kwargs.get(field_name, _Missing(field_name)), field_name
-
-    def convert_field(self, value: Any, conversion: str | None) -> Any:
-        return value
-
-    def format_field(self, value: Any, format_spec: str) -> str:
-        if isinstance(value, _Missing):
-            return f"{{{value.name}}}"
-        return f"{_EDGE}{self._translator.value(value, format_spec)}{_EDGE}"
-
-    def vformat(self, format_string: str, args: Any, kwargs: Any) -> str:
-        text = super().vformat(format_string, args, kwargs)
-        return _SPACE_IN_CHINESE.sub("", text).replace(_EDGE, "")
-
-
-class _Missing:
-    def __init__(self, name: str) -> None:
-        self.name = name
+    return tuple((text, name, kind or "") for text, name, kind, _ in _FORMAT.parse(template))
 
 
 class Translator:
@@ -174,7 +155,6 @@ class Translator:
         self.zone = ZoneInfo(timezone)
         self._babel = Locale.parse(locale)  # Babel would look it up for every number
         self._catalogue = _catalogue(locale)
-        self._sentence = _Sentence(self)
 
     def gettext(self, text: str) -> str:
         """Translate a text without fields. Return the text unchanged if it has no translation."""
@@ -192,9 +172,37 @@ class Translator:
         if not message.values and "{" not in template and "}" not in template:
             return template
         try:
-            return self._sentence.vformat(template, (), dict(message.values))
+            parts = _parts(template)
         except ValueError:  # the text has a single brace: show it unchanged
             return template
+        return self._filled(parts, message.values)
+
+    def _filled(
+        self, parts: Iterable[tuple[str, str | None, str]], values: Mapping[str, Message | Value]
+    ) -> str:
+        """Insert values into the fields of a template.
+
+        Chinese has no spaces between words. A Chinese translation has a space on each side of a
+        field, because the value may be a number or a Latin name. If the value is Chinese, these
+        spaces are removed. Spaces inside a value remain.
+
+        A field without a value is displayed as its name in braces. A faulty message therefore does
+        not prevent the report from being written.
+
+        Args:
+            parts: literal texts and fields of the template, as returned by `_parts`.
+            values: values by name of the field.
+        """
+        filled = []
+        for text, name, kind in parts:
+            filled.append(text)
+            if name is None:
+                continue
+            if name in values:
+                filled.append(f"{_EDGE}{self.value(values[name], kind)}{_EDGE}")
+            else:
+                filled.append(f"{{{name}}}")
+        return _SPACE_IN_CHINESE.sub("", "".join(filled)).replace(_EDGE, "")
 
     def finding(self, finding: Finding) -> str:
         """Return the subject and the message of a finding as one text: "subject: message"."""
@@ -264,6 +272,8 @@ class Translator:
         """
         if value != value or value in (float("inf"), float("-inf")):
             return self.text(NOT_MEASURED)
+        if isinstance(value, int):
+            return f"{value:,}"  # Babel writes the same in both languages, but takes much longer
         pattern = "@##" if 0 < abs(value) < 1 else "#,##0.###"
         return str(format_decimal(value, format=pattern, locale=self._babel))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
+from functools import cache
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
@@ -21,9 +22,11 @@ from include.messages import _
 from include.orchestration.access.permissions import Page
 from include.policy import PolicyPack
 from include.registry import WORKFLOWS
+from include.reports.i18n import Translator
 from include.services.errors import ServiceError
 from include.services.objectstore.base import ObjectMissing
 from plugins.compliance_ui.access import Visitor, visitor_of
+from plugins.compliance_ui.language import locale_of
 from plugins.compliance_ui.page_services import PageServices, page_services
 from plugins.compliance_ui.rendering import render_navigation_page
 from plugins.compliance_ui.workflow_names import dag_of, title_of
@@ -77,6 +80,7 @@ def evidence(
     services = page_services()
     pack = services.pack
     days = Days.parse(since, until)
+    translator = Translator(locale_of(request), services.timezone)
     with services.read_connection() as conn:
         readable = readable_names(services, conn, visitor)
         bundle_filter = filter_of(
@@ -110,8 +114,8 @@ def evidence(
         clauses=sorted({control.clause for control in pack.controls}),
         clauses_in=clauses_in(pack),
         orders=_ORDERS,
-        clause_name=pack.clause_message,
-        title_of=title_of,
+        clause_text=cache(lambda number: translator.text(pack.clause_message(number))),
+        title_text=cache(lambda name: translator.text(title_of(name))),
     )
 
 

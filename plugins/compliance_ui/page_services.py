@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
@@ -10,7 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeVar
 
@@ -29,7 +28,6 @@ from include.evidence.signing import TrustedKeys
 from include.orchestration.run import airflow_connections
 from include.policy import PolicyPack
 from include.service_container import Services
-from include.services.connections import ConnectionSpec
 from include.services.objectstore.base import ObjectStore, StoreError
 from include.services.stores import open_store
 from include.state.migrate import require_current
@@ -38,7 +36,7 @@ from plugins.compliance_ui.ledger_watcher import LedgerWatcher
 SERVICES_CACHED_FOR = 60.0  # seconds; then connections and policy pack are read again
 LOSSES_CACHED_FOR = 60.0  # seconds; then the ledger is searched for missing bundles again
 COUNTS = 512  # cached counts of filtered lists
-PICTURES = 256  # cached pictures and tables, of some 40 KiB each
+PICTURES = 1024  # cached pictures and tables, of at most some 40 KiB each
 PAST_CACHED_FOR = 600.0  # seconds; then the evidence of a past day is read and checked again
 PAST_DAYS = 128  # past days whose evidence is cached
 HISTORY_COMPARED_AFTER = 60.0  # seconds; then rows deleted from the history index are noticed
@@ -63,7 +61,7 @@ class SharedCache:
         self.steady = steady
         self._lock = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
-        self._values: dict[str, tuple[Hashable, float, object]] = {}
+        self._values: dict[str, tuple[object, float, object]] = {}
         self._counts: OrderedDict[Hashable, int] = OrderedDict()
         self._pictures: OrderedDict[Hashable, str] = OrderedDict()
         self._past: OrderedDict[Hashable, tuple[float, object]] = OrderedDict()
@@ -72,7 +70,7 @@ class SharedCache:
         self,
         name: str,
         create: Callable[[], _Cached],
-        key: Hashable = None,
+        key: object = None,
         seconds: float = float("inf"),
     ) -> _Cached:
         """Return the cached value of a name, or create the value if it is not cached.
@@ -82,8 +80,8 @@ class SharedCache:
         Args:
             name: name of the value in the cache.
             create: function that returns a new value.
-            key: identity of the source of the value, such as a database address. If it is not the
-                key with which the cached value was created, a new value is created.
+            key: identity of the source of the value, such as a database address. If it does not
+                equal the key with which the cached value was created, a new value is created.
             seconds: lifetime of the value in seconds.
         """
         with self._lock:
@@ -213,7 +211,7 @@ class PageServices:
     def bundle_reader(self) -> BundleReader:
         """The reader of evidence bundles. It remembers which bundles it has verified."""
         trusted = tuple(self.core.trusted)
-        key = (_serialized(self.core.connection("evidence_store")), trusted)
+        key = (self.core.connection("evidence_store"), trusted)
 
         def make() -> BundleReader:
             store = self.store("evidence_store")
@@ -338,7 +336,7 @@ class PageServices:
             seconds: lifetime of the data in seconds.
             make: function that reads the data.
         """
-        key = (_serialized(self.core.connection(conn_id)), tuple(self.core.trusted))
+        key = (self.core.connection(conn_id), tuple(self.core.trusted))
         return self.cache.get(conn_id, make, key, seconds)
 
 
@@ -353,11 +351,3 @@ def page_services() -> PageServices:
         return PageServices(services, _cache)
 
     return _cache.get("services", create, seconds=SERVICES_CACHED_FOR)
-
-
-def _serialized(spec: ConnectionSpec) -> str:
-    """Return all settings of a connection as one text.
-
-    If the text differs from an earlier text, a setting was changed.
-    """
-    return json.dumps(asdict(spec), sort_keys=True, default=str)

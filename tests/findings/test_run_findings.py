@@ -6,6 +6,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ from tests.findings.simulated_year import (
     WORKFLOWS,
     Entry,
     Key,
+    NewestListed,
     Oracle,
     SimulatedRun,
     simulate,
@@ -427,6 +429,7 @@ def test_register_refuses_to_close_finding_of_a_run_without_a_later_bundle(
 def test_register_of_a_simulated_year_equals_the_oracle(evidence: Evidence) -> None:
     """Two processes follow the ledger while runs are sealed, and lose or double no finding."""
     oracle = Oracle()
+    evidence = replace(evidence, store=NewestListed(evidence.root))
     for run in simulate(seed=28, runs=RUNS):
         oracle.enter(run, run.seal(evidence))
         if run.number % 7 == 0:
