@@ -48,6 +48,17 @@ _UNSENT = text(
     """
 )
 
+_CODES_WITHOUT_MESSAGES = (
+    "notices.deferred",
+    "notices.in_doubt",
+    "notices.in_hand",
+    "notices.letters_undeliverable",
+    "notices.server_down",
+    "notices.undeliverable",
+    "notices.unsure",
+)
+"""Codes of findings that the step examines even if it sends no message."""
+
 
 class SentMessages(StepResult):
     """The messages that were sent since the run began, and the notifications that did not arrive.
@@ -163,9 +174,11 @@ def report_caught_mail(findings: StepFindings, messages: int) -> None:
 
     Args:
         findings: findings of the step.
-        messages: number of messages that were written to files. If it is 0, nothing is reported.
+        messages: number of messages that were written to files. If it is 0, nothing is reported,
+            and an earlier finding remains open.
     """
     if not messages:
+        findings.examine_only((), _CODES_WITHOUT_MESSAGES)
         return
     findings.subject_titles["mail"] = _CHANNELS["mail"]
     findings.warn(

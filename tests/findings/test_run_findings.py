@@ -52,7 +52,7 @@ from tests.findings.simulated_year import (
 from tests.support.databases import temporary_database
 from tests.support.registers import unguarded
 
-RUNS = int(os.environ.get("TEST_YEAR_RUNS", "120"))
+RUNS = int(os.environ.get("TEST_YEAR_RUNS", "120"))  # 20,000 take half an hour: --timeout=0
 WORKFLOW = WORKFLOWS[0]
 PROBLEM = ("courier", "x", "customer")
 ALL: dict[str, tuple[str, ...] | None] = {"courier": None}

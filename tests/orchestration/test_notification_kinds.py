@@ -67,7 +67,7 @@ def test_attribute_mail_is_caught_is_true_only_if_the_mail_connection_has_option
 
 
 def test_step_record_has_outcome_attention_if_only_a_mail_catcher_received_mails():
-    """A run that sent no mail has no such finding."""
+    """A run that sent no mail has no such finding, and does not close that of an earlier run."""
     from include.evidence.model import Outcome
     from include.evidence.step_findings import StepFindings
     from include.notify.sending import report_caught_mail
@@ -81,3 +81,6 @@ def test_step_record_has_outcome_attention_if_only_a_mail_catcher_received_mails
     nothing = StepFindings("send", "6.2")
     report_caught_mail(nothing, 0)
     assert not nothing.findings
+    assert nothing.coverage.subjects == ("send",)
+    assert "notices.local_only" not in nothing.coverage.codes
+    assert "notices.undeliverable" in nothing.coverage.codes
