@@ -34,7 +34,12 @@ _STATES = {
 def conclude(run: RunContext[None], records: RunRecords) -> Conclusion:
     """Return the conclusion and report of a run of `conclude_audit` from its step records."""
     with run.state.connect() as conn:
-        all_findings = register.list_findings(conn, closed=True)
+        # Runs of other workflows report the findings that have an origin.
+        all_findings = [
+            finding
+            for finding in register.list_findings(conn, closed=True)
+            if finding.origin is None
+        ]
     if run.pack.section(AUDIT) is None:
         return nothing_to_audit(records, run.roles, all_findings)
     status = records.result(FIND_WORKPAPERS)
@@ -79,7 +84,7 @@ def nothing_to_audit(
     Args:
         records: records of the run.
         roles: roles of roles.yaml, by id.
-        findings: all findings of the register, including closed findings.
+        findings: all findings of audits and incidents in the register, including closed findings.
     """
     return records.conclude(
         _("Audit conclusion"),
@@ -100,7 +105,7 @@ class JudgedPopulations:
         not_accepted_count: number of populations that were not accepted by their last verdict, in
             this or an earlier run, and still have open findings. This is the figure of the control;
             None if it was not measured.
-        findings: all findings of the register, including closed findings.
+        findings: all findings of audits and incidents in the register, including closed findings.
     """
 
     status: WorkpapersStatus | None

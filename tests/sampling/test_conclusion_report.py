@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, insert
 
 from include.evidence.model import Outcome, RunContext, StepRecord
 from include.findings import register
 from include.findings.register import Finding
-from include.messages import Message, verbatim
+from include.messages import Message, _, verbatim
 from include.policy.rules import Role
 from include.reports.conclusion import Conclusion
 from include.reports.i18n import Translator
@@ -21,6 +21,7 @@ from include.sampling.closing import EVALUATE, FIND_WORKPAPERS
 from include.sampling.following import FOLLOW_UP
 from include.sampling.rules import AUDIT
 from include.sampling.workpapers import form
+from include.state import findings as tables
 from include.workflow.run_records import RunRecords
 from tests.sampling.draw_fixtures import (
     ISSUED,
@@ -236,6 +237,35 @@ def test_report_contains_number_of_closed_findings_but_no_row_for_them(run: Run)
     assert len(last) == 1
     assert isinstance(last[0], Paragraph)
     assert english(last[0].text).endswith("another person: 2.")
+
+
+def test_report_counts_no_finding_that_a_run_of_another_workflow_reported(run: Run) -> None:
+    """Such a finding is judged by the runs of its own workflow."""
+    before = run.concluded()
+    texts = {
+        "severity": "fail",
+        "description": _("Broken").model_dump(mode="json"),
+        "details": register.Details(action=_("Repair")).model_dump(mode="json"),
+    }
+    cause = {"dag_id": "check_quality", "step": "check", "code": "x", "subject": "customer"}
+    with run.state.begin() as conn:
+        number = conn.scalar(
+            insert(tables.finding)
+            .values(
+                kind="run", reference="1/1", owner="management", opened_at=ISSUED,
+                due_on=TODAY, part="", aspect="", clause="4.1", opened_in="b", opened_seq=1,
+                **cause, **texts,
+            )
+            .returning(tables.finding.c.id)
+        )  # fmt: skip
+        conn.execute(
+            insert(tables.finding_report).values(
+                finding_id=number, bundle="b", seq=1, reported_at=ISSUED, reports=1, **texts
+            )
+        )
+    after = run.concluded()
+    assert facts(after)["Open findings"] == facts(before)["Open findings"] == 2
+    assert rows(after, "Open findings") == rows(before, "Open findings")
 
 
 def test_report_of_run_without_returned_workpapers_has_no_control_figure(state: Engine) -> None:
