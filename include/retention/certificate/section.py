@@ -34,6 +34,7 @@ from include.retention.planning.approval import describe_limit
 from include.retention.planning.counting import MOST_HOLDS
 from include.retention.planning.plan import (
     ON_LEGAL_HOLD,
+    REFERENCED,
     SUSPENDED,
     PlannedClass,
     file_name,
@@ -271,11 +272,7 @@ def _due_table(case: DatabaseRun) -> Table:
             (_("Erasure requested"), "number", lambda planned: planned.requested),
             (ON_LEGAL_HOLD, "number", lambda planned: planned.held),
             (SUSPENDED, "number", lambda planned: planned.suspended),
-            (
-                _("Referenced by other records"),
-                "number",
-                lambda planned: planned.kept_by_reference + planned.kept_longer,
-            ),
+            (REFERENCED, "number", lambda planned: planned.referenced),
             (
                 _("Start date of a statutory period missing"),
                 "number",

@@ -33,6 +33,7 @@ from include.retention.database import RetentionDatabase
 from include.retention.planning.breaker import ExceededLimit
 from include.retention.planning.plan import (
     ON_LEGAL_HOLD,
+    REFERENCED,
     SUSPENDED,
     Plan,
     file_name,
@@ -184,6 +185,7 @@ def _class_table(
         _("Expired"),
         ON_LEGAL_HOLD,
         SUSPENDED,
+        REFERENCED,
         _("To delete"),
         _("To mask"),
         _("Partitions"),
@@ -201,6 +203,7 @@ def _class_table(
                 words.value(planned.expired + planned.requested),
                 words.value(planned.held),
                 words.value(planned.suspended),
+                words.value(planned.referenced),
                 words.value(planned.to_delete),
                 words.value(planned.to_mask),
                 words.value(planned.to_drop_partitions),

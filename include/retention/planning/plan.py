@@ -21,6 +21,7 @@ SCHEMA = "1"
 Event = Literal["DELETE", "UPDATE"]
 
 ON_LEGAL_HOLD, SUSPENDED = _("On legal hold"), _("Suspended")
+REFERENCED = _("Referenced by other records")
 """Headings of the approval form and of the certificate of deletion."""
 
 
@@ -118,6 +119,11 @@ class PlannedClass(StrictModel):
     def planned(self) -> int:
         """The number of records of the record class to delete or mask."""
         return self.to_delete + self.to_mask
+
+    @property
+    def referenced(self) -> int:
+        """The number of records that other records keep: by a reference or a longer period."""
+        return self.kept_by_reference + self.kept_longer
 
     def as_json(self) -> dict[str, Any]:
         """Return the figures of the record class for the output of ``retention plan --json``.

@@ -19,7 +19,8 @@ HOSTILE = "x](http://y) ![i](http://z) <b>*e*\n# head | cell\u202e"
 CLASSES = (
     PlannedClass(
         name="paper", collection="t", action="delete", rule_sha256="0" * 64, records=20_000,
-        expired=12_345, requested=5, held=7, suspended=3, to_delete=12_300,
+        expired=12_345, requested=5, held=7, suspended=3, kept_by_reference=38, kept_longer=2,
+        to_delete=12_300,
     ),
     PlannedClass(
         name="label", collection="t", action="mask", rule_sha256="0" * 64, records=9,
@@ -59,7 +60,7 @@ def test_approval_form_contains_numbers_of_records_and_limits_in_both_languages(
     assert chinese.startswith("### 中文")
     for half, title in ((chinese, "纸质单据"), (english, "Paper forms")):
         row = next(line for line in half.splitlines() if title in line)
-        assert row.startswith(f"| {title} | 12,350 | 7 | 3 | 12,300 | 0 | 0 | ")
+        assert row.startswith(f"| {title} | 12,350 | 7 | 3 | 40 | 12,300 | 0 | 0 | ")
         assert "10,000" in row
         assert PLAN.sha256 in half
         assert "label" not in half
@@ -80,7 +81,7 @@ def test_approval_form_has_separate_columns_for_records_on_legal_hold_and_suspen
 ):
     """A suspended record is not on legal hold, so each of the two figures has its own heading."""
     chinese, english = page().body.split("### English")
-    assert "| On legal hold | Suspended |" in english
+    assert "| On legal hold | Suspended | Referenced by other records |" in english
     assert "| 法律保全 | 暂缓 |" in chinese
 
 
@@ -142,4 +143,4 @@ def test_approval_form_escapes_markup_in_titles_and_names(hostile: dict[str, obj
         assert sign not in text
     assert "\n" not in form.subject
     rows = [line for line in form.body.splitlines() if line.startswith("| ")]
-    assert {line.count("|") for line in rows} == {9}
+    assert {line.count("|") for line in rows} == {10}
