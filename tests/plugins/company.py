@@ -172,7 +172,7 @@ def _finding(outcome: Outcome, controls: object) -> Finding:
     clause = next((control.clause for control in controls), "")  # type: ignore[attr-defined]  # a list
     return Finding(
         code="test.finding", severity=outcome, subject=XSS, message=verbatim(XSS),
-        action=verbatim(XSS), clause=clause,
+        action=verbatim(XSS), clause=clause, for_engineers=verbatim(f"`{XSS}`"),
     )  # fmt: skip
 
 

@@ -34,7 +34,7 @@ INSERT = """
     )
     INSERT INTO hitl_detail
         (ti_id, options, subject, multiple, params, assignees, created_at, params_input)
-    SELECT id, '["Approve"]', 'Review / 审核', false, %s, %s, now(), '{}' FROM task LIMIT 1
+    SELECT id, '["Approve"]', 'Review', false, %s, %s, now(), '{}' FROM task LIMIT 1
 """
 
 
@@ -147,13 +147,21 @@ def test_finding_page_shows_action_owner_due_date_and_evidence(pages_server: Pag
     )
     page = pages_server.get(OFFICER, f"/findings/{finding.id}").text
     assert "<script>document" not in page
-    for text in ("What to do", "Data engineering", str(finding.due_on), "4.2"):
+    for text in ("What to do", "Data engineering", str(finding.due_on), "4.2", "For engineers"):
         assert text in page
     assert finding.origin is not None
     seq = next(
         row.seq for row in pages_server.company.rows() if row.bundle == finding.origin.opened_in
     )
     assert f'href="/compliance/evidence/{seq}"' in page
+
+
+@pytest.mark.parametrize("language", ["en", "zh-CN"])
+def test_page_of_every_finding_in_the_work_list_opens(
+    pages_server: PagesServer, language: str
+) -> None:
+    for number in pages_server.company.findings():
+        assert pages_server.get(OFFICER, f"/findings/{number}", language).status_code == 200
 
 
 @pytest.mark.parametrize("number", ["99999999", "99999999999999999999"])
