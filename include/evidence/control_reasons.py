@@ -39,5 +39,19 @@ def reason_of(evidence: ControlEvidence, zone: tzinfo) -> Message | None:
             due=due_on or "",
         )
     if evidence.status.state is ControlState.NO_EVIDENCE:
+        if cause := _cause_of(evidence):
+            return _(
+                "The run of {day} did not measure this control. {cause}", day=sealed_on, cause=cause
+            )
         return _("The run of {day} did not measure this control.", day=sealed_on)
     return _("The evidence of {day} is too large to be checked while you wait.", day=sealed_on)
+
+
+def _cause_of(evidence: ControlEvidence) -> Message | None:
+    """Return the first finding of the newest bundle about the clause of the control, if any."""
+    texts = (
+        finding.message
+        for finding in evidence.findings
+        if finding.clause == evidence.control.clause and finding.severity is not Outcome.PASS
+    )
+    return next(texts, None)

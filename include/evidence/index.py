@@ -130,6 +130,13 @@ def last_bundle(conn: Connection) -> tuple[int, str]:
     return (row[0], row[1]) if row else (0, "")
 
 
+def first_sealed(conn: Connection) -> datetime | None:
+    """Return when the ledger's first bundle was sealed; None if the ledger is empty."""
+    query = text("SELECT sealed_at FROM evidence_ledger ORDER BY seq LIMIT 1")
+    moment: datetime | None = conn.scalar(query)
+    return moment
+
+
 def missing_row_count(conn: Connection, pruned: int) -> int:
     """Return how many rows are missing in the ledger after the row of the last pruned bundle.
 

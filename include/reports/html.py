@@ -214,7 +214,7 @@ def headline(outcome: Outcome, states: Collection[ControlState]) -> Message:
         return _NO_CONTROL[outcome]
     if outcome is Outcome.FAIL:
         if ControlState.FAILED in states:
-            return _("The control failed")
+            return _("At least one control failed")
         if ControlState.NO_EVIDENCE in states:
             return _("There is no evidence that the control passed")
         return _("The indicators are within their targets, but the run failed: see the findings")

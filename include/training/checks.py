@@ -347,7 +347,10 @@ def report_breaches(
                 "yet.",
                 year=str(year),
             ),
-            _("Enter the holidays and make-up workdays of this year in the work calendar."),
+            _(
+                "Enter the holidays and make-up workdays of {year} in the work calendar.",
+                year=str(year),
+            ),
             subject="calendar.yaml",
             for_engineers=_(
                 "Update ParcelSeal, or write `opened`, `closed` and `announced` in `calendar.yaml`."

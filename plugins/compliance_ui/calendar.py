@@ -92,7 +92,7 @@ def upcoming(
         entries += _hold_entries(conn, Page.HOLDS in visitor.pages)
     entries += _partner_entries(services, evidence, Page.EVIDENCE in visitor.pages)
     moved = [
-        Entry(max(entry.day, today), entry.kind, entry.text, entry.path)
+        entry if entry.day >= today else _overdue(entry, today)
         for entry in entries
         if entry.day <= last
     ]
@@ -100,15 +100,20 @@ def upcoming(
     return sorted(moved, key=lambda entry: (entry.day, order.index(entry.kind)))
 
 
+def _overdue(entry: Entry, today: date) -> Entry:
+    """Return an entry of a past day as an entry of today, with its own day in the text."""
+    text = _("overdue, {day}: {entry}", day=entry.day, entry=entry.text)
+    return Entry(today, entry.kind, text, entry.path)
+
+
 def _evidence_entries(
     services: PageServices, evidence: Sequence[ControlEvidence]
 ) -> Iterator[Entry]:
     zone = services.pack.calendar.zone
-    today = services.now().date()
     by_day: dict[date, list[ControlEvidence]] = {}
     for item in evidence:
         if item.due_at is not None:
-            day = max(item.due_at.astimezone(zone).date(), today)
+            day = item.due_at.astimezone(zone).date()
             by_day.setdefault(day, []).append(item)
     for day, items in by_day.items():
         clauses = listed(sorted({item.control.clause for item in items}), _CLAUSES_NAMED)

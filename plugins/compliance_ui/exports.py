@@ -30,6 +30,7 @@ from include.messages import Message, _, listed
 from include.orchestration.access.permissions import Page
 from include.policy import PolicyPack
 from include.policy.rules import Control
+from include.reports.i18n import CONTROL_STATES
 from include.reports.letterhead import letterhead_of
 from include.reports.model import Cell
 from plugins.compliance_ui.access import Visitor, visitor_of
@@ -208,9 +209,17 @@ def export_control(
         if not bundle_filter.workflows and not may_read:
             raise HTTPException(status.HTTP_404_NOT_FOUND)
         facts = _control_facts(pack, definition, control)
+        history = services.history(conn)
+        states = {
+            result.seq: CONTROL_STATES[result.state]
+            for result in history.results(control, services.now(), EXCEL_ROWS)
+        }
+        result_column = ExportColumn[LedgerRow](
+            _("Result of the control"), 16, lambda row: states.get(row.seq)
+        )
         return _download_bundles(
             request, services, conn, visitor, bundle_filter, Order.NEWEST, days,
-            _("History of a control"), facts, f"control-{control}", suffix,
+            _("History of a control"), facts, f"control-{control}", suffix, result_column,
         )  # fmt: skip
 
 
@@ -227,8 +236,8 @@ def _control_facts(
         (_("Owner"), pack.role_message(control.owner) if control.owner else _("not stated")),
         (_("Legal sources"), listed([source.message for source in control.sources])),
         (
-            _("Outcome"),
-            _("The column shows the outcome of the whole run, which may have several controls."),
+            _("Outcome of the run"),
+            _("The outcome of the whole run, which may be evidence for several controls."),
         ),
     ]
 
@@ -339,7 +348,7 @@ def _bundle_columns(
         ExportColumn(_("Number"), 13, lambda row: row.seq),
         ExportColumn(_("Sealed"), 17, lambda row: row.sealed_at),
         ExportColumn(_("Workflow"), 20, lambda row: title_of(row.dag_id)),
-        ExportColumn(_("Outcome"), 16, lambda row: Outcome(row.outcome)),
+        ExportColumn(_("Outcome of the run"), 16, lambda row: Outcome(row.outcome)),
         ExportColumn(_("Clauses"), 30, clause_texts),
         ExportColumn(_("Run"), 34, lambda row: row.run_id),
         ExportColumn(_("Folder of the bundle"), 50, lambda row: row.bundle),
@@ -359,10 +368,15 @@ def _download_bundles(
     facts: Sequence[tuple[Message, Cell]],
     name: str,
     suffix: Suffix,
+    *further_columns: ExportColumn[LedgerRow],
 ) -> Response:
-    """Return a file with the evidence bundles that match a filter."""
+    """Return a file with the evidence bundles that match a filter.
+
+    The further columns come after the time of the seal.
+    """
     pruned = services.bundle_reader.pruned_up_to(conn)
-    columns = _bundle_columns(services.pack, services.bundle_reader, pruned)
+    number, sealed, *others = _bundle_columns(services.pack, services.bundle_reader, pruned)
+    columns = [number, sealed, *further_columns, *others]
     total = bundle_count(services, conn, bundle_filter)
     rows = _bundles(conn, bundle_filter, order)
     table = _table(

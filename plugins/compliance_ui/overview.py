@@ -120,9 +120,12 @@ def overview(
         pictures = draw_pictures(
             services, history, evidence, shown, controls.known_since, findings, translator
         )
-        incidents, entries, removed = [], [], []
+        incidents, entries, removed, first_sealed_on = [], [], [], None
         if shown.is_past:
             removed = _removed_controls(services, conn, visitor, shown)
+            first = index.first_sealed(conn)
+            if first is not None and first > shown.moment:
+                first_sealed_on = first.astimezone(shown.moment.tzinfo).date()
         else:
             if visitor.reads(INCIDENT_DAG):
                 incidents = open_incidents(services, conn)
@@ -156,7 +159,12 @@ def overview(
         opens_time_limits=Page.CLOCKS in visitor.pages,
         opens_evidence=Page.EVIDENCE in visitor.pages,
         removed=removed,
+        first_sealed_on=first_sealed_on,
         yours=sum(action.is_for_visitor for action in actions),
+        open_actions=len(actions),
+        overdue_actions=sum(
+            action.due_at is not None and action.due_at < shown.moment for action in actions
+        ),
         title_of=title_of,
         hidden=controls.hidden,
         open_findings=len(findings),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from include.evidence import ledger
+from include.evidence.bundle import seal
 from include.evidence.bundle_reader import LARGEST, BundleReader
 from include.evidence.control_evidence import (
     Age,
@@ -21,6 +22,7 @@ from include.evidence.control_evidence import (
     by_clause,
     read_control_evidence,
 )
+from include.evidence.control_reasons import reason_of
 from include.evidence.ledger import LedgerRow
 from include.evidence.ledger_recovery import recover_ledger
 from include.evidence.model import ControlState, Finding, Outcome
@@ -29,9 +31,10 @@ from include.evidence.verify import link_before
 from include.messages import _
 from include.policy.period import Period
 from include.policy.rules import Control
+from include.reports.i18n import Translator
 from include.services.clock import FixedClock
 from include.state.tables import evidence_intent, evidence_ledger
-from tests.evidence.support import START, Evidence, result_of
+from tests.evidence.support import CLOCK, START, Evidence, result_of
 from tests.support.damage import flip
 
 ZONE = ZoneInfo("Asia/Shanghai")
@@ -95,6 +98,21 @@ def test_control_without_evidence_fails_after_its_first_due_date(chain: Evidence
             )
             assert control_evidence.row is None
             assert (control_evidence.age, control_evidence.outcome) == (age, outcome)
+
+
+def test_reason_of_a_control_that_was_not_measured_names_the_first_finding_of_its_clause(
+    evidence: Evidence,
+) -> None:
+    result = result_of()
+    shown = result.findings[0].model_copy(update={"clause": "6.1", "message": _("Same disk.")})
+    status = result.controls[0].model_copy(update={"state": ControlState.NO_EVIDENCE})
+    unmeasured = result.model_copy(
+        update={"controls": [status], "findings": [*result.findings, shown]}
+    )
+    seal(evidence.store, evidence.conn, evidence.signer, result=unmeasured, files={}, clock=CLOCK)
+    reason = reason_of(look(evidence, control(), unmeasured.finished_at), ZONE)
+    assert reason is not None
+    assert Translator("en").text(reason).endswith("did not measure this control. Same disk.")
 
 
 @pytest.mark.parametrize("name", ["result.json", "SHA256SUMS", "SHA256SUMS.sig"])

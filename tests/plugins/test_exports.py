@@ -67,7 +67,7 @@ def test_evidence_export_uses_the_filter_and_the_order_of_the_page(
     expected = [row for row in pages_server.company.rows() if row.dag_id == "drill_restore"]
     assert [row["Number"] for row in rows] == [row.seq for row in expected]
     failed = rows_of(pages_server, "/exports/evidence.xlsx?outcome=fail&clause=4.2")
-    assert {row["Outcome"] for row in failed} == {"Failed"}
+    assert {row["Outcome of the run"] for row in failed} == {"Failed"}
     assert len(failed) == 2
     tomorrow = (NOW + timedelta(days=2)).date()
     assert rows_of(pages_server, f"/exports/evidence.xlsx?since={tomorrow}") == []
@@ -134,11 +134,22 @@ def test_download_headers_name_the_file_and_forbid_active_content(
     assert got.headers["cache-control"] == "no-store"
 
 
+def test_history_of_a_control_states_the_result_of_the_control_beside_that_of_the_run(
+    pages_server: PagesServer,
+) -> None:
+    rows = rows_of(pages_server, "/exports/control.xlsx?control=backup.offsite")
+    stated = {(row["Result of the control"], row["Outcome of the run"]) for row in rows}
+    assert ("passed", "Passed") in stated
+    assert ("failed", "Failed") in stated
+
+
 def test_pages_link_to_the_export_of_their_list(pages_server: PagesServer) -> None:
     page = pages_server.get(OFFICER, "/evidence?clause=4.2&order=oldest").text
     assert 'href="/compliance/exports/evidence.xlsx?clause=4.2&amp;order=oldest"' in page
     assert 'href="/compliance/exports/evidence.pdf?clause=4.2&amp;order=oldest"' in page
     assert 'href="/compliance/exports/findings.xlsx"' in pages_server.get(OFFICER, "/findings").text
+    control = pages_server.get(OFFICER, "/controls/backup.offsite").text
+    assert 'href="/compliance/exports/control.xlsx?control=backup.offsite"' in control
     overview = pages_server.get(OFFICER, "/").text
     assert 'href="/compliance/exports/overview.pdf"' in overview
     assert 'action="/compliance/exports/control.xlsx"' in overview

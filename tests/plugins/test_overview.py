@@ -75,6 +75,7 @@ def test_overview_of_a_past_day_counts_only_evidence_sealed_by_then(
     assert "Your required actions:" not in page
     if weeks == 31:
         assert figures(page)["never"] == len(PACK.controls)
+        assert "No evidence had been sealed by the end of this day." in page
     else:
         assert figures(page) == expected(day)
 
@@ -150,6 +151,7 @@ def test_calendar_lists_holds_findings_and_incidents(pages_server: PagesServer) 
     for words in ("new evidence for", "corrective actions for 1", "review of 1 legal holds"):
         assert words in calendar, words
     assert f"INC-{NOW.year}-0001: " in calendar
+    assert re.search(r"overdue, \d{4}-\d\d-\d\d: corrective actions for", calendar)
     assert (NOW.date() + timedelta(days=20)).isoformat() in calendar
 
 
