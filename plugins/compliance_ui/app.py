@@ -27,6 +27,7 @@ from plugins.compliance_ui import (
 from plugins.compliance_ui.access import Visitor, current_visitor
 from plugins.compliance_ui.guard import Guard
 from plugins.compliance_ui.rendering import ASSETS, asset
+from plugins.compliance_ui.turns import Turns
 
 _AN_HOUR = "private, max-age=3600"
 _router = APIRouter()
@@ -64,6 +65,7 @@ def compliance_pages() -> FastAPI:
     for part in _PARTS:
         app.include_router(part.router)
     app.include_router(_router)
+    app.add_middleware(Turns)
     app.add_middleware(Guard)
     errors.install(app)
     return app
