@@ -42,8 +42,9 @@ SELECT c.id, c.control, c.seq, c.state, c.value,
     CAST(extract(epoch FROM l.sealed_at) * 1000000 AS bigint) AS sealed,
     CAST(extract(epoch FROM c.finished_at) * 1000000 AS bigint) AS finished
 FROM evidence_control AS c JOIN evidence_ledger AS l USING (seq)
-WHERE c.id > :after ORDER BY c.id
+WHERE c.id > :after ORDER BY c.id LIMIT :most
 """)
+ROWS_PER_STATEMENT = 50_000  # so that no statement exceeds the statement_timeout of the pages
 _COUNT = text("SELECT count(*) FROM evidence_control JOIN evidence_ledger USING (seq)")
 
 
@@ -156,32 +157,48 @@ class ControlHistory:
     def refresh(self, conn: Connection) -> None:
         """Read the results that were added since the last call.
 
+        The rows are read in several statements. If a statement fails, the rows of the statements
+        before it are kept, and the next call continues with the others.
+
         Args:
             conn: connection to the state database.
         """
         with self._lock:
-            earliest: int | None = None
             unsorted: set[str] = set()
-            cursor = conn.execute(_ROWS, {"after": self._last_id})
-            for number, control, seq, state, value, sealed, finished in cursor:
-                series = self._series.get(control)
-                if series is None:
-                    series = self._series[control] = _Series()
-                if series.sealed and sealed < series.sealed[-1]:
-                    unsorted.add(control)
-                series.add(
-                    sealed, seq, finished, _NUMBERS[state], math.nan if value is None else value
-                )
-                if earliest is None or sealed < earliest:
-                    earliest = sealed
-                self._last_id = number
-                self._rows += 1
-            for control in unsorted:
-                self._series[control] = self._series[control].sort()
-            if earliest is not None:
-                self._outcomes = {
-                    key: outcomes for key, outcomes in self._outcomes.items() if key[1] < earliest
-                }
+            try:
+                while self._read_rows(conn, unsorted) == ROWS_PER_STATEMENT:
+                    pass
+            finally:
+                for control in unsorted:
+                    self._series[control] = self._series[control].sort()
+
+    def _read_rows(self, conn: Connection, unsorted: set[str]) -> int:
+        """Read the next rows in the order of their ids, and return their number.
+
+        Args:
+            conn: connection to the state database.
+            unsorted: ids of controls whose results are not in the order of their seals. The method
+                adds to this set.
+        """
+        rows = conn.execute(_ROWS, {"after": self._last_id, "most": ROWS_PER_STATEMENT}).all()
+        for number, control, seq, state, value, sealed, finished in rows:
+            series = self._series.get(control)
+            if series is None:
+                series = self._series[control] = _Series()
+            if series.sealed and sealed < series.sealed[-1]:
+                unsorted.add(control)
+            series.add(sealed, seq, finished, _NUMBERS[state], math.nan if value is None else value)
+            self._last_id = number
+        self._rows += len(rows)
+        self._drop_outcomes(from_moment=min((row.sealed for row in rows), default=None))
+        return len(rows)
+
+    def _drop_outcomes(self, from_moment: int | None) -> None:
+        """Drop the cached outcomes of moments from a moment on; keep all if it is None."""
+        if from_moment is not None:
+            self._outcomes = {
+                key: outcomes for key, outcomes in self._outcomes.items() if key[1] < from_moment
+            }
 
     def reload_if_changed(self, conn: Connection) -> None:
         """Read everything again if rows were deleted, or if ledger rows were added again.

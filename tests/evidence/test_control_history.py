@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import mkdtemp
@@ -13,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from sqlalchemy import select
+from sqlalchemy import event, select
+from sqlalchemy.exc import OperationalError
 
-from include.evidence import control_index
+from include.evidence import control_history, control_index
 from include.evidence.bundle import seal
 from include.evidence.bundle_reader import BundleReader
 from include.evidence.checkpoint import newest_checkpoint
@@ -176,9 +178,10 @@ class AsOfMachine(RuleBasedStateMachine):
 
 
 def test_outcomes_as_of_a_past_time_equal_those_shown_at_that_time(
-    migrated: str, signer: Signer
+    migrated: str, signer: Signer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The outcomes come from verified bundles and, for comparison, from the history index."""
+    monkeypatch.setattr(control_history, "ROWS_PER_STATEMENT", 3)
     AsOfMachine.migrated, AsOfMachine.signer = migrated, signer
     AsOfMachine.TestCase.settings = settings(
         settings(), stateful_step_count=25, max_examples=max(10, settings().max_examples // 4)
@@ -267,6 +270,46 @@ def test_refresh_drops_cached_outcomes_of_moments_after_a_new_result(
     after = history.outcomes_at(CONTROLS[:1], moments, since, ZONE)
     assert before == [(Outcome.PASS,), (Outcome.FAIL,)]
     assert after == [(Outcome.PASS,), (Outcome.PASS,)]
+
+
+def test_refresh_that_the_server_cancels_keeps_its_progress_and_the_next_call_continues(
+    year: tuple[ControlHistory, dict[str, datetime], Evidence], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pages' login has a statement_timeout of 10 seconds."""
+    complete, _since, evidence = year
+    monkeypatch.setattr(control_history, "ROWS_PER_STATEMENT", 3)
+    history = ControlHistory()
+    with slow_from_statement(evidence, 2), pytest.raises(OperationalError, match="timeout"):
+        history.refresh(evidence.conn)
+    evidence.conn.rollback()
+    until = BEGIN + timedelta(days=9)
+    numbers = [result.seq for result in history.results("a.daily", until, 9)]
+    assert numbers == [2, 1]
+    with slow_from_statement(evidence, 3):
+        history.refresh(evidence.conn)
+    for name in NAMES[:2]:
+        assert history.results(name, until, 9) == complete.results(name, until, 9)
+    assert history.version == complete.version
+
+
+@contextmanager
+def slow_from_statement(evidence: Evidence, first: int) -> Iterator[None]:
+    """Let the server cancel the statements from a number on, as if they took too long."""
+    count = 0
+    evidence.conn.exec_driver_sql("SET LOCAL statement_timeout = '200ms'")
+
+    def slow_down(
+        _conn: object, _cursor: object, statement: str, parameters: object, *_rest: object
+    ) -> tuple[str, object]:
+        nonlocal count
+        count += 1
+        return (statement, parameters) if count < first else ("SELECT pg_sleep(60)", {})
+
+    event.listen(evidence.conn, "before_cursor_execute", slow_down, retval=True)
+    try:
+        yield
+    finally:
+        event.remove(evidence.conn, "before_cursor_execute", slow_down)
 
 
 def test_history_by_week_and_quarter_counts_due_controls_only(
