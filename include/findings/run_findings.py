@@ -35,6 +35,7 @@ from include.evidence.model import (
 from include.findings.register import EVENT, RUN, Details, Event, append_event
 from include.policy.period import add_period
 from include.policy.rules import FindingRules
+from include.services.objectstore.base import ObjectStore, StoreError
 from include.state.connect import StateLock, lock_for_transaction
 from include.state.findings import finding, finding_progress, finding_report
 from include.state.tables import evidence_ledger
@@ -94,7 +95,8 @@ class FollowedLedger:
         bundles: number of bundles that were read or skipped.
         opened: number of findings that were entered.
         closed: number of findings that were closed.
-        unread: folders of bundles that are not valid, so that their findings are unknown.
+        unread: folders of bundles that are not valid or cannot be read, so that their findings are
+            unknown.
         is_complete: whether the register has followed the ledger to its end.
     """
 
@@ -120,7 +122,7 @@ def follow_ledger(
         most: maximum number of bundles to read. The next call continues.
 
     Raises:
-        StoreError: the evidence store cannot be read. The next call continues.
+        StoreError: the evidence store does not answer. The next call continues.
     """
     followed = FollowedLedger()
     _read_again(state, bundle_reader, entry_rules, followed)
@@ -135,9 +137,8 @@ def follow_ledger(
             break  # a forged number must not make the register skip the rows before it
         result = None
         if row.dag_id in entry_rules.closes_by_retest and row.seq > pruned:
-            try:
-                result = bundle_reader.result(row)
-            except EvidenceRefused:
+            result = _read_result(bundle_reader, row)
+            if result is None:
                 followed.unread += (row.bundle,)
         with state.begin() as conn:
             lock_for_transaction(conn, StateLock.FINDINGS)
@@ -150,6 +151,33 @@ def follow_ledger(
             _advance(conn, row.seq, [*missing, *([row.seq] if is_unread else [])])
         followed.bundles += 1
     return followed
+
+
+def _read_result(bundle_reader: BundleReader, row: LedgerRow) -> Result | None:
+    """Return the result of a bundle; None if the bundle is not valid or cannot be read.
+
+    Raises:
+        StoreError: the evidence store does not answer.
+    """
+    try:
+        return bundle_reader.result(row)
+    except EvidenceRefused:
+        return None
+    except StoreError:
+        if not _answers(bundle_reader.store):
+            raise
+        return None  # such as a file in a damaged sector of the disk
+
+
+def _answers(store: ObjectStore) -> bool:
+    """Return whether an evidence store lists its folders.
+
+    A store without folders is a disk that is not mounted, because a row of the ledger exists.
+    """
+    try:
+        return any(True for _folder in store.folders())
+    except StoreError:
+        return False
 
 
 def _try_to_enter(
@@ -189,9 +217,8 @@ def _read_again(
         rows = [LedgerRow.of(row) for row in conn.execute(query).mappings()]
     for row in rows:
         is_known = row.dag_id in entry_rules.closes_by_retest and row.seq > pruned
-        try:
-            result = bundle_reader.result(row) if is_known else None
-        except EvidenceRefused:
+        result = _read_result(bundle_reader, row) if is_known else None
+        if is_known and result is None:
             continue
         with state.begin() as conn:
             lock_for_transaction(conn, StateLock.FINDINGS)
@@ -208,8 +235,8 @@ def _read_again(
 def unread_bundles(conn: Connection) -> list[int]:
     """Return the sequence numbers of bundles whose findings are not in the register.
 
-    These bundles did not verify, or their findings could not be stored, when the register followed
-    the ledger. At most the last 1000 are known.
+    These bundles did not verify, could not be read, or their findings could not be stored, when the
+    register followed the ledger. At most the last 1000 are known.
     """
     return list(conn.scalar(select(finding_progress.c.unread)) or ())
 

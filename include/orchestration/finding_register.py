@@ -7,22 +7,26 @@ import logging
 from include.evidence.bundle_reader import BundleReader
 from include.evidence.ledger_recovery import pending_signature
 from include.evidence.model import CONTROLS_STEP, Finding
-from include.findings.run_findings import EntryRules, FollowedLedger, follow_ledger
+from include.findings.run_findings import EntryRules, follow_ledger
 from include.policy import PolicyPack
 from include.registry import workflow, workflows
 from include.service_container import Services
+from include.services.objectstore.base import StoreError
 
 log = logging.getLogger(__name__)
 
 
-def update_register(live: Services) -> FollowedLedger:
+def update_register(live: Services) -> None:
     """Enter the findings of sealed runs in the register, and close those that no longer exist.
+
+    If the evidence store does not answer, the task still succeeds, because its run is already
+    sealed. The next seal continues.
 
     Args:
         live: the live services.
 
     Raises:
-        ServiceError: the state database or the evidence store failed. A later call continues.
+        ServiceError: the state database failed. A later call continues.
     """
 
     def pending(bundle: str) -> bytes | None:
@@ -31,10 +35,14 @@ def update_register(live: Services) -> FollowedLedger:
 
     # A concurrent seal commits the ledger row before it puts the signature into the store.
     bundle_reader = BundleReader(live.store("evidence_store"), live.trusted, pending=pending)
-    followed = follow_ledger(live.state, bundle_reader, entry_rules(live.pack))
+    try:
+        followed = follow_ledger(live.state, bundle_reader, entry_rules(live.pack))
+    except StoreError as error:
+        log.warning("The register of findings was not completed; the next run continues: %s", error)
+        return
     for bundle in followed.unread:
-        log.warning("The bundle %s does not verify; its findings are not in the register.", bundle)
-    return followed
+        problem = "cannot be read or does not verify; its findings are not in the register"
+        log.warning("The bundle %s %s.", bundle, problem)
 
 
 def entry_rules(pack: PolicyPack) -> EntryRules:

@@ -49,6 +49,7 @@ from tests.findings.simulated_year import (
     SimulatedRun,
     simulate,
 )
+from tests.support.damage import unreadable
 from tests.support.databases import temporary_database
 from tests.support.registers import unguarded
 
@@ -383,22 +384,43 @@ def test_bundle_of_an_unknown_workflow_is_skipped(evidence: Evidence) -> None:
     assert (followed.bundles, followed.opened) == (1, 0)
 
 
-def test_store_failure_loses_no_finding(
-    evidence: Evidence, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for number in (1, 2, 3):
+def test_store_that_does_not_answer_loses_no_finding(evidence: Evidence) -> None:
+    bundles = [
         run_of(number, {("courier", "x", f"s{number}"): Outcome.FAIL}).seal(evidence)
+        for number in (1, 2, 3)
+    ]
     follow(evidence, most=1)
-    with monkeypatch.context() as patch:
-        patch.setattr(BundleReader, "result", refuse)
-        with pytest.raises(StoreError):
-            follow(evidence)
+    file = evidence.root / bundles[1] / "result.json"
+    with unreadable(file, evidence.root), pytest.raises(StoreError):
+        follow(evidence)
     assert follow(evidence).opened == 2
     assert len(findings(evidence)) == 3
 
 
-def refuse(*_arguments: object) -> Result:
-    raise StoreError("The store does not answer.")
+def test_store_whose_disk_is_not_mounted_loses_no_finding(evidence: Evidence) -> None:
+    run_of(1, {PROBLEM: Outcome.FAIL}).seal(evidence)
+    mounted = evidence.root.with_name("mounted")
+    evidence.root.rename(mounted)
+    with pytest.raises(StoreError, match="missing"):
+        follow(evidence)
+    mounted.rename(evidence.root)
+    assert follow(evidence).opened == 1
+
+
+def test_unreadable_file_of_a_bundle_does_not_block_later_bundles(evidence: Evidence) -> None:
+    """The file is in a damaged sector, for example. The store answers otherwise."""
+    bundle = run_of(1, {PROBLEM: Outcome.FAIL}).seal(evidence)
+    run_of(2, {PROBLEM: Outcome.FAIL}).seal(evidence)
+    with unreadable(evidence.root / bundle / "result.json"):
+        for unread in ((bundle,), ()):  # the second call reads only the first bundle, again
+            followed = follow(evidence)
+            assert (followed.unread, followed.is_complete) == (unread, True)
+            evidence.conn.rollback()
+            assert unread_bundles(evidence.conn) == [1]
+    follow(evidence)
+    evidence.conn.rollback()
+    assert unread_bundles(evidence.conn) == []
+    assert len(findings(evidence)) == 1
 
 
 def test_register_refuses_to_close_finding_of_a_run_without_a_later_bundle(

@@ -32,6 +32,7 @@ from include.services.errors import ControlFailed, ServiceError
 from include.workflow.run_records import RunRecords
 from tests.drill_sandbox.test_sandboxed_services import RUN, Play
 from tests.support.contexts import pack_of
+from tests.support.damage import unreadable
 from tests.support.state_snapshot import differences, snapshot
 
 pytestmark = pytest.mark.airflow
@@ -216,6 +217,48 @@ def test_seal_succeeds_even_if_step_records_of_earlier_runs_cannot_be_deleted(
     monkeypatch.setattr(run_bundle, "delete_step_records", lost)
     run.step(Outcome.PASS)
     assert run.seal()["outcome"] == "pass"
+
+
+def seal_three_unfollowed_runs(run: Run) -> list[str]:
+    """Seal three runs that the register of findings has not followed; return their bundles."""
+    bundles = []
+    for number in (1, 2, 3):
+        run.key = ("backup_offsite", f"manual__{number}")
+        run.step(Outcome.FAIL)
+        bundles.append(run.seal()["bundle"])
+    with run.live.state.begin() as conn:
+        conn.exec_driver_sql("DELETE FROM finding_progress")
+    return bundles
+
+
+def progress(run: Run) -> list[tuple[int, list[int]]]:
+    """Return the last bundle that the register has followed, and its list of unread bundles."""
+    with run.live.state.connect() as conn:
+        rows = conn.exec_driver_sql("SELECT seq, unread FROM finding_progress")
+        return [(row.seq, row.unread) for row in rows]
+
+
+def test_seal_succeeds_and_register_continues_even_if_a_file_of_an_earlier_bundle_is_unreadable(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, *_others = seal_three_unfollowed_runs(run)
+    with unreadable(run.store / first / "result.json"):
+        assert run.seal()["outcome"] == "fail"
+    assert f"The bundle {first} cannot be read" in caplog.text
+    assert progress(run) == [(3, [1])]
+
+
+def test_seal_succeeds_even_if_the_store_does_not_answer_the_register_of_findings(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The task seals again after it was cleared. The store answers until the seal is verified."""
+    first, *_others = seal_three_unfollowed_runs(run)
+    with unreadable(run.store, run.store / first / "result.json"):
+        assert run.seal()["outcome"] == "fail"
+    assert "the next run continues" in caplog.text
+    assert progress(run) == []
+    run.seal()
+    assert progress(run) == [(3, [])]
 
 
 def test_cleared_task_of_a_sealed_run_fails_if_the_evidence_ledger_lost_the_row_of_the_run(
