@@ -10,7 +10,7 @@ evidence.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -209,6 +209,7 @@ def _read_again(
     """Enter the findings of bundles that could not be read before, and were repaired since.
 
     These may also be bundles whose ledger rows were missing. A late bundle closes no finding.
+    Bundles that still cannot be read go to the end of the list, so that the next call tries others.
     """
     with state.connect() as conn:
         numbers = unread_bundles(conn)[:MAX_READ_AGAIN]
@@ -230,11 +231,22 @@ def _read_again(
             ):
                 unread.remove(row.seq)
                 conn.execute(update(finding_progress).values(unread=unread))
+    if len(numbers) == MAX_READ_AGAIN:
+        _move_to_end(state, numbers)
+
+
+def _move_to_end(state: Engine, numbers: Collection[int]) -> None:
+    """Move bundles to the end of the list of unread bundles, unless they were read meanwhile."""
+    with state.begin() as conn:
+        lock_for_transaction(conn, StateLock.FINDINGS)
+        unread = sorted(unread_bundles(conn), key=lambda seq: seq in numbers)
+        conn.execute(update(finding_progress).values(unread=unread))
 
 
 def unread_bundles(conn: Connection) -> list[int]:
     """Return the sequence numbers of bundles whose findings are not in the register.
 
+    They are in the order in which a later call reads them again.
     These bundles did not verify, could not be read, or their findings could not be stored, when the
     register followed the ledger. At most the last 1000 are known.
     """
@@ -262,7 +274,9 @@ def _advance(conn: Connection, seq: int, unread: Sequence[int]) -> None:
         unread: sequence numbers of bundles whose findings could not be read, or whose ledger rows
             are missing. A later call reads them again.
     """
-    values = {"seq": seq, "unread": [*unread_bundles(conn), *unread][-MAX_UNREAD:]}
+    numbers = [*unread_bundles(conn), *unread]
+    newest = set(sorted(numbers)[-MAX_UNREAD:])
+    values = {"seq": seq, "unread": [number for number in numbers if number in newest]}
     conn.execute(
         insert(finding_progress)
         .values(id=1, **values)

@@ -59,7 +59,7 @@ def findings(
     services = page_services()
     with services.read_connection() as conn:
         items = work_items(conn, session, services, visitor)
-        unread = unread_bundles(conn)
+        unread = sorted(unread_bundles(conn))
     chosen = [item for item in items if item.is_in(view)]
     return render_navigation_page(
         request,

@@ -26,7 +26,7 @@ from include.evidence.model import (
     StepSummary,
 )
 from include.evidence.signing import Signer, generate_key
-from include.findings import register
+from include.findings import register, run_findings
 from include.findings.register import State
 from include.findings.reminders import remind_owners
 from include.findings.run_findings import FollowedLedger, follow_ledger, unread_bundles
@@ -421,6 +421,44 @@ def test_unreadable_file_of_a_bundle_does_not_block_later_bundles(evidence: Evid
     evidence.conn.rollback()
     assert unread_bundles(evidence.conn) == []
     assert len(findings(evidence)) == 1
+
+
+def test_repaired_bundle_is_read_even_if_many_bundles_before_it_stay_damaged(
+    evidence: Evidence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_findings, "MAX_READ_AGAIN", 2)
+    bundles = [
+        run_of(number, {("courier", "x", f"s{number}"): Outcome.FAIL}).seal(evidence)
+        for number in range(1, 6)
+    ]
+    files = [evidence.root / bundle / "result.json" for bundle in bundles]
+    with unreadable(*files):
+        assert len(follow(evidence).unread) == 5
+        assert tried_next(evidence) == [1, 2]
+        follow(evidence)
+        assert tried_next(evidence) == [3, 4]
+    with unreadable(*files[:4]):
+        for _call in range(2):
+            follow(evidence)
+    assert [finding.origin and finding.origin.subject for finding in findings(evidence)] == ["s5"]
+
+
+def test_newest_unread_bundles_are_kept_if_there_are_too_many(
+    evidence: Evidence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_findings, "MAX_READ_AGAIN", 2)
+    monkeypatch.setattr(run_findings, "MAX_UNREAD", 3)
+    bundles = [run_of(number, {PROBLEM: Outcome.FAIL}).seal(evidence) for number in range(1, 5)]
+    with unreadable(*[evidence.root / bundle / "result.json" for bundle in bundles]):
+        follow(evidence, most=3)
+        follow(evidence)
+    evidence.conn.rollback()
+    assert unread_bundles(evidence.conn) == [3, 2, 4]
+
+
+def tried_next(evidence: Evidence) -> list[int]:
+    evidence.conn.rollback()
+    return unread_bundles(evidence.conn)[: run_findings.MAX_READ_AGAIN]
 
 
 def test_register_refuses_to_close_finding_of_a_run_without_a_later_bundle(
