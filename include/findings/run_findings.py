@@ -97,6 +97,7 @@ class FollowedLedger:
         closed: number of findings that were closed.
         unread: folders of bundles that are not valid or cannot be read, so that their findings are
             unknown.
+        last_seq: sequence number of the last bundle that the register has read; 0 if none.
         is_complete: whether the register has followed the ledger to its end.
     """
 
@@ -104,6 +105,7 @@ class FollowedLedger:
     opened: int = 0
     closed: int = 0
     unread: tuple[str, ...] = ()
+    last_seq: int = 0
     is_complete: bool = False
 
 
@@ -126,12 +128,15 @@ def follow_ledger(
     """
     followed = FollowedLedger()
     _read_again(state, bundle_reader, entry_rules, followed)
-    while followed.bundles < most:
+    while True:
         with state.connect() as conn:
             pruned = bundle_reader.pruned_up_to(conn)
             last, row = _last_read(conn), _next_row(conn)
+        followed.last_seq = last
         if row is None:
             followed.is_complete = True
+            break
+        if followed.bundles == most:
             break
         if row.seq > last + 1 and not bundle_reader.is_authentic(row):
             break  # a forged number must not make the register skip the rows before it

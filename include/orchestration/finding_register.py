@@ -40,6 +40,13 @@ def update_register(live: Services) -> None:
     except StoreError as error:
         log.warning("The register of findings was not completed; the next run continues: %s", error)
         return
+    if not followed.is_complete:
+        log.warning(
+            "The register of findings lacks the findings of evidence bundles from number %d on. "
+            "The next run continues. "
+            "If the number stays the same, run `./parcelseal verify --all`.",
+            followed.last_seq + 1,
+        )
     for bundle in followed.unread:
         problem = "cannot be read or does not verify; its findings are not in the register"
         log.warning("The bundle %s %s.", bundle, problem)

@@ -330,7 +330,7 @@ def test_forged_row_with_a_high_number_does_not_make_the_register_skip_later_bun
         changes = {"seq": 1_000_000, "bundle": "forged", "run_id": "forged"}
         conn.execute(evidence_ledger.insert().values(row | changes))
     followed = follow(evidence)
-    assert (followed.opened, followed.is_complete) == (1, False)
+    assert (followed.opened, followed.is_complete, followed.last_seq) == (1, False, 1)
     evidence.conn.rollback()
     assert evidence.conn.scalar(text("SELECT seq FROM finding_progress")) == 1
 
@@ -421,6 +421,16 @@ def test_unreadable_file_of_a_bundle_does_not_block_later_bundles(evidence: Evid
     evidence.conn.rollback()
     assert unread_bundles(evidence.conn) == []
     assert len(findings(evidence)) == 1
+
+
+@pytest.mark.parametrize(("most", "is_complete"), [(1, False), (2, True), (3, True)])
+def test_register_is_complete_only_if_no_bundle_is_left(
+    evidence: Evidence, most: int, *, is_complete: bool
+) -> None:
+    for number in (1, 2):
+        run_of(number).seal(evidence)
+    followed = follow(evidence, most)
+    assert (followed.is_complete, followed.last_seq) == (is_complete, min(most, 2))
 
 
 def test_repaired_bundle_is_read_even_if_many_bundles_before_it_stay_damaged(

@@ -33,6 +33,7 @@ from include.workflow.run_records import RunRecords
 from tests.drill_sandbox.test_sandboxed_services import RUN, Play
 from tests.support.contexts import pack_of
 from tests.support.damage import unreadable
+from tests.support.registers import unguarded
 from tests.support.state_snapshot import differences, snapshot
 
 pytestmark = pytest.mark.airflow
@@ -259,6 +260,20 @@ def test_seal_succeeds_even_if_the_store_does_not_answer_the_register_of_finding
     assert progress(run) == []
     run.seal()
     assert progress(run) == [(3, [])]
+
+
+def test_seal_logs_from_which_bundle_on_findings_are_missing_in_the_register(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The ledger lacks the row of bundle 2, and no trusted key signed the row of bundle 3."""
+    seal_three_unfollowed_runs(run)
+    with run.live.state.begin() as conn, unguarded(conn, "evidence_ledger"):
+        conn.exec_driver_sql("DELETE FROM evidence_ledger WHERE seq = 2")
+        conn.exec_driver_sql("UPDATE evidence_ledger SET row_signature = '\\x00' WHERE seq = 3")
+    run.key = ("backup_offsite", "manual__1")
+    run.seal()
+    assert "lacks the findings of evidence bundles from number 2 on. The next run" in caplog.text
+    assert progress(run) == [(1, [])]
 
 
 def test_cleared_task_of_a_sealed_run_fails_if_the_evidence_ledger_lost_the_row_of_the_run(
