@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection
 
 from include.findings.register import Finding, list_findings, record_reminder
+from include.findings.run_findings import is_behind
 from include.messages import _
 from include.notify import outbox
 from include.notify.notification import Notification, to_role
 from include.notify.outbox import Run
 from include.policy.rules import NotificationRules, Role
 
+log = logging.getLogger(__name__)
 _HEADING = _("Findings for which you are responsible")
 
 
@@ -29,7 +32,9 @@ def remind_owners(
     """Send weekly reminders to the owners of findings that are due soon or overdue.
 
     The findings of all types of work are examined. For each finding, the event that records the
-    reminder and the notifications to the owner are written in the same transaction.
+    reminder and the notifications to the owner are written in the same transaction. While the
+    register is far behind the evidence ledger, no reminders of findings of runs are sent, because
+    later runs may have closed them.
 
     Args:
         conn: connection to the state database, with an open transaction.
@@ -48,6 +53,9 @@ def remind_owners(
         for finding in list_findings(conn)
         if finding.needs_reminder(now) and finding.owner in roles  # others cannot be notified
     ]
+    if is_behind(conn):
+        log.warning("The register is behind the ledger. Owners get no reminders of runs' findings.")
+        due = [finding for finding in due if finding.origin is None]
     for due_finding in due:
         record_reminder(conn, due_finding.id, by=run.dag_id, at=now)
     outbox.queue_notifications(conn, _notifications(due, kind, roles, now), run, now, rules)

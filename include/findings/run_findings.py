@@ -44,6 +44,7 @@ MAX_BUNDLES = 500  # that a call reads, so that a seal does not wait for a long 
 MAX_NAME = 400  # bytes of a subject or part; an index entry has room for 2,704 bytes
 MAX_UNREAD = 1000  # bundles that could not be read, whose numbers are kept
 MAX_READ_AGAIN = 50  # of these bundles that a call reads again
+MAX_UNFOLLOWED = 20  # bundles that concurrent seals may have added since the last call
 
 
 class Cause(NamedTuple):
@@ -256,6 +257,17 @@ def unread_bundles(conn: Connection) -> list[int]:
     register followed the ledger. At most the last 1000 are known.
     """
     return list(conn.scalar(select(finding_progress.c.unread)) or ())
+
+
+def is_behind(conn: Connection) -> bool:
+    """Return whether the register still follows a long part of the ledger.
+
+    The register begins anew after the state database was lost and recovered, for example. Until it
+    reaches the end of the ledger, it contains findings that later runs have closed.
+    """
+    rows = select(evidence_ledger.c.seq).where(evidence_ledger.c.seq > _last_read(conn))
+    next_rows = rows.order_by(evidence_ledger.c.seq).offset(MAX_UNFOLLOWED).limit(1)
+    return conn.scalar(next_rows) is not None
 
 
 def _last_read(conn: Connection) -> int:

@@ -7,7 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -519,38 +519,61 @@ def at_once(*functions: Callable[[], object]) -> None:
         thread.join()
 
 
+def reminded(evidence: Evidence, run: str, now: datetime) -> list[int]:
+    """Remind the owner of the workflow's findings, and return the numbers of the findings."""
+    title = {"en": "Owner", "zh-CN": "责任部门"}
+    role = Role(id="owner", title=title, mail=("a@b.example",))
+    with evidence.engine.begin() as conn:
+        return remind_owners(
+            conn,
+            "audit.finding",
+            roles={f"owner of {WORKFLOW}": role},
+            rules=NotificationRules(),
+            run=Run("conclude_audit", run),
+            now=now,
+        )
+
+
 def test_owner_is_reminded_of_a_finding_of_a_run_once_a_week_until_a_run_closes_it(
     evidence: Evidence,
 ) -> None:
-    roles = {
-        f"owner of {WORKFLOW}": Role(
-            id="owner", title={"en": "Owner", "zh-CN": "责任部门"}, mail=("a@b.example",)
-        )
-    }
     run_of(1, {PROBLEM: Outcome.FAIL}).seal(evidence)
     follow(evidence)
-    reminded: list[date] = []
+    days: list[date] = []
     for day in range(40):
         now = run_of(1).started_at.astimezone(ENTRY_RULES.zone) + timedelta(days=day)
         if day == 30:
             run_of(24 * 60 // 26 * 30).seal(evidence)
             follow(evidence)
         for _attempt in range(2):
-            with evidence.engine.begin() as conn:
-                numbers = remind_owners(
-                    conn,
-                    "audit.finding",
-                    roles=roles,
-                    rules=NotificationRules(),
-                    run=Run("conclude_audit", str(day)),
-                    now=now,
-                )
-            reminded += [now.date()] * len(numbers)
+            days += [now.date()] * len(reminded(evidence, str(day), now))
     opened_on = run_of(1).started_at.date()
-    assert reminded == [opened_on + timedelta(days=days) for days in (7, 14, 21, 28)]
+    assert days == [opened_on + timedelta(days=days) for days in (7, 14, 21, 28)]
     evidence.conn.rollback()
     queued = evidence.conn.scalar(text("SELECT count(*) FROM notification"))
-    assert queued == len(reminded)
+    assert queued == len(days)
+
+
+def test_owner_is_not_reminded_of_findings_of_runs_while_the_register_is_far_behind_the_ledger(
+    evidence: Evidence,
+) -> None:
+    """The state database was lost, and the register follows the recovered ledger again."""
+    run_of(1, {PROBLEM: Outcome.FAIL}).seal(evidence)
+    for number in range(2, 23):
+        run_of(number, {PROBLEM: Outcome.FAIL}).seal(evidence)
+    run_of(23).seal(evidence)
+    now = run_of(1).started_at.astimezone(ENTRY_RULES.zone) + timedelta(days=20)
+    audit = {"kind": "audit", "reference": "2026Q1/1", "owner": f"owner of {WORKFLOW}"}
+    with evidence.engine.begin() as conn:
+        number = register.open_finding(
+            conn, description=verbatim("no"), opened_at=now, due_on=now.date(), **audit
+        )
+    follow(evidence, most=2)
+    assert reminded(evidence, "behind", now) == [number]
+    follow(evidence, most=1)  # concurrent seals may have added the other 20 bundles
+    assert len(reminded(evidence, "nearly complete", now)) == 1
+    follow(evidence)
+    assert reminded(evidence, "complete", now + timedelta(days=7)) == [number]
 
 
 def finding_of(**more: Any) -> Finding:
