@@ -15,7 +15,7 @@ from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, cast, func, or_, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, and_, cast, func, or_, select
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from include.approvals.approvers import is_among
@@ -488,6 +488,8 @@ def _load_events(
 ) -> list[Finding]:
     """Read the events and newest reports of findings, and return each finding with them.
 
+    Only the newest reminder of each finding is read, because owners get a reminder every week.
+
     Args:
         conn: connection to the state database.
         rows: rows of the findings in the register, as column -> value.
@@ -495,10 +497,19 @@ def _load_events(
     """
     numbers = [int(row["id"]) for row in rows]
     ids = func.any(cast(numbers, ARRAY(BigInteger)))
-    events: dict[int, list[dict[str, Any]]] = {}
-    query = select(finding_event).where(finding_event.c.finding_id == ids)
+    is_listed = finding_event.c.finding_id == ids
     if as_of is not None:
-        query = query.where(finding_event.c.at <= as_of)
+        is_listed = and_(is_listed, finding_event.c.at <= as_of)
+    is_reminder = finding_event.c.kind == Event.REMINDED
+    newest_reminders = (
+        select(func.max(finding_event.c.id))
+        .where(is_listed, is_reminder)
+        .group_by(finding_event.c.finding_id)
+    )
+    query = select(finding_event).where(
+        is_listed, or_(~is_reminder, finding_event.c.id.in_(newest_reminders))
+    )
+    events: dict[int, list[dict[str, Any]]] = {}
     for event in conn.execute(query.order_by(finding_event.c.id)).mappings():
         events.setdefault(int(event["finding_id"]), []).append(dict(event))
     reported = select(finding_report).where(finding_report.c.finding_id == ids)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -17,7 +18,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, event, text
 
 from include.findings import register
 from include.findings.register import Event, Finding, State
@@ -101,6 +102,37 @@ def test_finding_with_answer_stays_open_until_retest(conn: Connection) -> None:
     kept = conn.execute(text("SELECT cause FROM finding_event ORDER BY id")).scalars().all()
     assert kept == ["No reminder was sent", "Nobody knew"]
     assert [finding.id for finding in register.list_findings(conn)] == [number]
+
+
+def test_list_findings_reads_only_the_newest_reminder_of_each_finding(conn: Connection) -> None:
+    numbers = [opened(conn), opened(conn, "2026Q3/accesses/18/approved")]
+    answered(conn, numbers[0])
+    for week in range(10):
+        for number in numbers:
+            at = NOW + timedelta(weeks=week)
+            register.record_reminder(conn, number, by="conclude_audit", at=at)
+    assert events_read(conn, NOW + timedelta(weeks=20)) == 3
+    assert events_read(conn, NOW + timedelta(weeks=3)) == 3
+    for moment, week in ((None, 9), (NOW + timedelta(days=25), 3)):
+        findings = register.list_findings(conn, as_of=moment)
+        assert {finding.reminded_at for finding in findings} == {NOW + timedelta(weeks=week)}
+        assert {finding.id: finding.version for finding in findings} == {
+            numbers[0]: "1-fail", numbers[1]: "0-fail",
+        }  # fmt: skip
+
+
+def events_read(conn: Connection, moment: datetime) -> int:
+    """Return the number of events that a list of the findings at a moment reads."""
+    counts = []
+
+    def count(_conn: object, cursor: Any, statement: str, *_rest: object) -> None:
+        if "FROM finding_event" in statement:
+            counts.append(cursor.rowcount)
+
+    event.listen(conn, "after_cursor_execute", count)
+    register.list_findings(conn, as_of=moment)
+    event.remove(conn, "after_cursor_execute", count)
+    return sum(counts)
 
 
 def test_passed_retest_closes_finding(conn: Connection) -> None:
