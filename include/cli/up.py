@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Collection
 from typing import Annotated
 from urllib.parse import quote
 
@@ -92,7 +93,8 @@ def up(
             _print_next_steps(
                 f"Open {airflow.url}/compliance/ and log in: user admin, password "
                 f"{airflow.password}",
-                f"Log in as another person to answer required actions; passwords: {passwords}",
+                "Log out, and log in as a person of the table to answer a required action; "
+                f"passwords: {passwords}",
                 "Verify the evidence: ./parcelseal verify --all",
             )
             results.print("Stop with Ctrl-C.")
@@ -153,15 +155,21 @@ def _run_one(
             if answer:
                 people.answer()
             elif waiting := api.required_actions(dag_id):
-                assigned = {user for action in waiting for user in action.assigned}
-                users = ", ".join(sorted(assigned))
-                tell(f"{dag_id} waits for {users}: see Required Actions in Airflow")
-                reason = f"{users} may answer"
+                reason = _people_who_may_answer({user for act in waiting for user in act.assigned})
+                tell(f"{dag_id} waits for an answer: {reason}")
                 return RunResult(dag_id, run_id, "waiting", None, None, [], 0, None, reason=reason)
             time.sleep(0.5)
     done = result_of(services, dag_id, run_id, state, str(airflow.log))
     tell(f"{dag_id}: {done.words}")
     return done
+
+
+def _people_who_may_answer(accounts: Collection[str]) -> str:
+    """Return a text that names one of the people who may answer, and the number of the others."""
+    if not accounts:
+        return "everybody with the right in Airflow may answer"
+    first, *others = sorted(accounts)
+    return f"{first} may answer" + (f", or {len(others)} other people" if others else "")
 
 
 def show(

@@ -130,3 +130,15 @@ def test_up_prints_the_paths_of_all_reports_only_on_request(
     printed = capsys.readouterr().out
     assert ("report   /evidence/check_quality/report.zh-CN.html" in printed) is reports
     assert printed.count("check_quality") == (3 if reports else 1)
+
+
+@pytest.mark.parametrize(
+    ("accounts", "text"),
+    [
+        ((), "everybody with the right in Airflow may answer"),
+        (("E2",), "E2 may answer"),
+        (("E3", "E2", "E1"), "E1 may answer, or 2 other people"),
+    ],
+)
+def test_table_names_one_of_the_people_who_may_answer(accounts: tuple[str, ...], text: str) -> None:
+    assert up_module._people_who_may_answer(accounts) == text
