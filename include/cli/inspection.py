@@ -64,6 +64,8 @@ def inspection_pack(
     removed = len(pack.bundles) - len(bundles)
     if removed:
         tell(f"{removed} bundles of the period were removed at the end of their retention period")
+    if not bundles:
+        tell("the pack contains no evidence of the period: no bundle belongs to it")
     if not as_json:
         for folder in not_verified:
             tell(f"[red]does not verify:[/red] {folder}")

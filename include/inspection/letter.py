@@ -18,6 +18,7 @@ from include.reports import render as reports
 from include.reports.model import Paragraph, Steps, Table, table_of
 
 REMOVED_CONTROLS = _("Controls that the policy pack no longer assigns to these clauses")
+NO_EVIDENCE = _("This pack contains no evidence of the period.")
 LETTER, SUMMARY = "cover-letter", "summary"
 MOST_NAMED = 200  # bundles that do not verify and that a letter names; the index names all
 
@@ -116,6 +117,11 @@ class PackFacts:
         return self.total(lambda facts: sum(facts.outcomes.values()))
 
     @property
+    def is_empty(self) -> bool:
+        """Whether the pack contains no bundle."""
+        return self.total(lambda facts: facts.bundles - facts.removed) == 0
+
+    @property
     def period(self) -> Message:
         """The period in words."""
         return _(
@@ -206,7 +212,9 @@ def summary(facts: PackFacts) -> Document:
         sender_address=facts.company and facts.company.address_message,
         warning=warning_of(facts),
         sections=(
-            Section(heading=_("Content"), blocks=(_figures(facts),)),
+            Section(
+                heading=_("Content"), blocks=(Paragraph(text=_opening(facts)), _figures(facts))
+            ),
             Section(heading=_("Controls"), blocks=(_controls(facts),)),
             Section(heading=_("Bundles by workflow"), blocks=(_by_workflow(facts),)),
             *_problems(facts),
@@ -217,7 +225,13 @@ def summary(facts: PackFacts) -> Document:
 
 
 def _opening(facts: PackFacts) -> Message:
-    if not facts.workflows:
+    if facts.workflows and facts.is_empty:
+        return _(
+            "The pack contains no evidence bundle: the files of all bundles of this period were "
+            "removed at the end of their retention period. Only their signed rows of the evidence "
+            "ledger are in the pack."
+        )
+    if facts.is_empty:
         return _(
             "The pack contains no evidence bundle: no run whose bundle is evidence for these "
             "clauses was sealed in this period. The rows of the evidence ledger in the pack show "
@@ -231,7 +245,14 @@ def _opening(facts: PackFacts) -> Message:
 
 
 def warning_of(facts: PackFacts) -> Message | None:
-    """Return the warning about bundles or ledger rows that do not verify; None if all verify."""
+    """Return the warning about bundles or ledger rows that do not verify, or about an empty pack.
+
+    Args:
+        facts: content of the pack.
+
+    Returns:
+        The warning, or None if the pack contains bundles and all of them and all rows verify.
+    """
     if facts.not_verified:
         return _(
             "Bundles of this pack that do not verify: {count}. Evidence was changed or is missing.",
@@ -239,7 +260,7 @@ def warning_of(facts: PackFacts) -> Message | None:
         )
     if facts.missing_rows or facts.changed_rows:
         return _("Rows of the evidence ledger were changed or deleted.")
-    return None
+    return NO_EVIDENCE if facts.is_empty else None
 
 
 def _figures(facts: PackFacts) -> Form:

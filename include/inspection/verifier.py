@@ -11,6 +11,7 @@ from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
+from include.inspection.letter import NO_EVIDENCE
 from include.messages import _
 from include.reports.i18n import LOCALES, Translator, language_tag
 
@@ -44,6 +45,7 @@ TEXTS = {
     "working": _("Checking ..."),
     "progress": _("Checked {count} of {total} files", count=FILLED_IN_PAGE, total=FILLED_IN_PAGE),
     "verdict_good": _("All checks passed. The files are unchanged and complete."),
+    "verdict_empty": NO_EVIDENCE,
     "verdict_compare": _(
         "Everything in the pack matches, but you still have to compare the fingerprint with the "
         "one that the company published. Without this comparison, the pack only proves that its "

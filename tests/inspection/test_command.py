@@ -84,6 +84,16 @@ def test_command_returns_1_and_names_bundles_that_do_not_verify(
     assert out.exists()
 
 
+def test_command_says_that_a_pack_without_bundles_contains_no_evidence(
+    configured: PackMaker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = configured.folder / "pack.zip"
+    words = ("--clause", "5.3", "--from", "2025-01-01", "--to", "2025-12-31", "--out", str(out))
+    with without_pdf():
+        assert app._run(["inspection-pack", *words]) == 0
+    assert "contains no evidence of the period" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "words",
     [

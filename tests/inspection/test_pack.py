@@ -251,7 +251,12 @@ def test_letter_of_a_year_without_runs_states_that_no_bundle_was_sealed(maker: P
     pack = maker.pack(period=(date(2025, 1, 1), date(2025, 12, 31)))
     folder = maker.unpacked(pack)
     assert pack.bundles == []
-    assert "contains no evidence bundle" in word_text(folder / "cover-letter.en.docx")
+    for name in ("cover-letter", "summary"):
+        words = word_text(folder / f"{name}.en.docx")
+        assert "This pack contains no evidence of the period." in words
+        assert "contains no evidence bundle" in words
+        assert "本资料包不含该期间的任何证据。" in word_text(folder / f"{name}.zh-CN.docx")
+    assert "This pack contains no evidence of the period." in str(grid(folder / "index.en.xlsx"))
     assert "No bundle was sealed" in str(grid(folder / "index.en.xlsx"))
     assert not (folder / "bundles").exists()
     good = run_commands(folder)

@@ -398,14 +398,43 @@ def test_page_reports_gaps_of_the_chain_if_workflows_were_left_out(
     assert "does not contain the complete chain" in check.text
 
 
-def test_page_accepts_a_pack_without_bundles_and_reports_it(
+def test_page_is_amber_if_the_pack_contains_no_bundle(
     inspector: Inspector, maker: PackMaker
 ) -> None:
     maker.quarter()
     year = date(2025, 1, 1), date(2025, 12, 31)
     check = inspector.check(maker.unpacked(maker.pack(period=year)))
-    assert (check.verdict, check.problems) == ("good", {})
+    assert (check.verdict, check.problems) == ("care", {})
+    assert check.text.startswith("This pack contains no evidence of the period.")
     assert "The pack contains no bundle." in check.text
+
+
+def test_page_is_amber_if_all_bundles_of_the_period_were_removed(
+    inspector: Inspector, maker: PackMaker
+) -> None:
+    maker.quarter()
+    maker.evidence.prune(before_seq=8, clock=FixedClock(datetime(2026, 10, 6, tzinfo=UTC)))
+    check = inspector.check(maker.unpacked(maker.pack()))
+    assert (check.verdict, check.problems) == ("care", {})
+    assert check.text.startswith("This pack contains no evidence of the period.")
+    assert "removed at the end of their retention period: 3." in check.text
+
+
+def test_page_is_amber_if_the_only_bundle_is_not_of_the_period(
+    inspector: Inspector, maker: PackMaker
+) -> None:
+    """The bundle and its row are genuine, but it is not evidence of the period."""
+    maker.seal(date(2026, 6, 20))
+    maker.seal(date(2026, 10, 5))
+    summer = maker.unpacked(maker.pack(period=(date(2026, 6, 1), date(2026, 6, 30))))
+    shutil.rmtree(maker.folder / "moved", ignore_errors=True)
+    moved = summer.rename(maker.folder / "moved")
+    folder = maker.unpacked(maker.pack())
+    shutil.copytree(moved / "bundles", folder / "bundles")
+    renewed_list(folder)
+    check = inspector.check(folder)
+    assert (check.verdict, check.problems) == ("care", {})
+    assert check.text.startswith("This pack contains no evidence of the period.")
 
 
 def test_page_names_the_bundle_that_did_not_verify_when_the_pack_was_created(

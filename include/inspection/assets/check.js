@@ -55,6 +55,7 @@ class Checker {
     this.clausesOf = new Map(); // clauses of each control, according to the signed results
     this.gap = 0; // rows that are left out
     this.isOpenEnded = false;
+    this.isEmpty = false; // whether the pack has no bundle of the period
     this.unproved = []; // clauses whose controls no signed result shows
     this.counts = { files: 0, bundles: 0, rows: 0, links: 0 };
   }
@@ -70,6 +71,7 @@ class Checker {
   // Return the keys of the texts that say what the checks leave open.
   reservations() {
     const open = [];
+    if (this.isEmpty) open.push("verdict_empty");
     if (!this.expected?.size) open.push("verdict_compare");
     if (this.gap) open.push("verdict_gap");
     if (this.isOpenEnded) open.push("verdict_open");
@@ -434,11 +436,12 @@ class Checker {
     const isOfClauses = (row) => row.controls.some((control) => controls.has(control));
     const workflows = new Set(this.manifest.workflows);
     for (const row of this.rows) if (isOfClauses(row)) workflows.add(row.dag_id);
-    let removed = 0, others = 0;
+    let removed = 0, others = 0, present = 0;
     const otherControls = new Set();
     for (const row of this.rows) {
       const sealed = Date.parse(row.sealed_at);
       if (sealed < since || sealed >= until) continue;
+      if (this.folders.has(row.bundle)) present += 1;
       const isWithout = row.controls.length === 0 && workflows.has(row.dag_id);
       if (!isOfClauses(row) && !isWithout) {
         if (row.controls.length) others += 1;
@@ -454,6 +457,7 @@ class Checker {
       this.unproved = this.manifest.clauses.filter((clause) => !isShown(clause));
       this.note("other_controls", { count: others, controls: [...otherControls].sort().join(", ") });
     }
+    this.isEmpty = present === 0;
     if (removed) this.note("removed", { count: removed });
     if (this.counts.bundles === 0 && removed === 0) this.note("no_bundles");
     const failed = this.manifest.bundles.filter((bundle) => bundle.verified === false).length;
