@@ -31,16 +31,21 @@ TEXTS = {
     "private": _(
         "The page needs no network. It reads the files on this computer and sends nothing."
     ),
-    "choose": _("Choose the pack"),
+    "enter": _("1. Enter the fingerprint"),
+    "expected": _(
+        "Fingerprint of the key that the company published or gave you (several fingerprints are "
+        "possible)"
+    ),
+    "choose": _("2. Choose the pack"),
     "choose_folder": _("Choose the unpacked folder"),
     "choose_archive": _("Or choose the ZIP file"),
     "drop": _(
         "You can also drop the ZIP file or the folder here. If the browser asks whether to upload "
         "files, it means that this page may read them; nothing is uploaded."
     ),
-    "expected": _(
-        "Fingerprint of the key that the company published (enter it before you choose the pack; "
-        "several fingerprints are possible)"
+    "outdated": _(
+        "The fingerprint was changed. The page checks the same files again when you leave the "
+        "field, or as soon as the fingerprint is complete."
     ),
     "working": _("Checking ..."),
     "progress": _("Checked {count} of {total} files", count=FILLED_IN_PAGE, total=FILLED_IN_PAGE),

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 
 from include.evidence.model import Outcome
 from include.evidence.signing import Signer, generate_key
@@ -216,6 +218,131 @@ def test_page_refuses_a_manifest_without_period_controls_or_clauses(
     assert inspector.check(folder).problems["manifest.json"] == [
         "The file does not have the format of a manifest."
     ]
+
+
+def open_with_fingerprint(inspector: Inspector, folder: Path, fingerprint: str) -> Page:
+    """Open the page, enter a fingerprint, choose the folder, and wait for the result."""
+    page = inspector.open(folder / "verify.html")
+    page.locator("#expected").fill(fingerprint)
+    page.locator("#folder").set_input_files(folder)
+    expect(page.locator("#result")).to_have_attribute("data-verdict", re.compile("."))
+    return page
+
+
+def wait_until(page: Page, condition: str) -> None:
+    """Wait at most 10 seconds for a condition. The page forbids the code of `wait_for_function`."""
+    deadline = time.monotonic() + 10
+    while not page.evaluate(condition):
+        assert time.monotonic() < deadline, condition
+        page.wait_for_timeout(50)
+
+
+def test_page_has_the_field_for_the_fingerprint_before_the_buttons(
+    inspector: Inspector, folder: Path
+) -> None:
+    page = inspector.open(folder / "verify.html")
+    places = [page.locator(name).bounding_box() for name in ("#expected", "label[for=folder]")]
+    assert places[0] is not None
+    assert places[1] is not None
+    assert places[0]["y"] < places[1]["y"]
+    page.keyboard.press("Tab")  # the button of the language
+    for name in ("expected", "folder", "archive"):
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.id") == name
+    page.context.close()
+
+
+@pytest.mark.parametrize("form", ["folder", "archive"])
+def test_page_checks_the_same_files_again_if_the_fingerprint_changes(
+    inspector: Inspector, folder: Path, form: str
+) -> None:
+    own = next((folder / "keys").iterdir()).stem
+    page = inspector.open(folder / "verify.html")
+    pack = folder if form == "folder" else folder.parent / "pack.zip"
+    page.locator(f"#{form}").set_input_files(pack)
+    result = page.locator("#result")
+    for typed, verdict in ((own, "good"), ("ab" * 32, "bad"), ("", "care"), (own, "good")):
+        page.locator("#expected").fill(typed)
+        expect(result).to_have_attribute("data-verdict", verdict)
+    page.context.close()
+
+
+def test_page_removes_the_verdict_as_soon_as_the_fingerprint_changes(
+    inspector: Inspector, folder: Path
+) -> None:
+    """An incomplete fingerprint is checked when the person leaves the field."""
+    own = next((folder / "keys").iterdir()).stem
+    page = open_with_fingerprint(inspector, folder, own)
+    shown = page.evaluate(
+        """() => {
+            const field = document.getElementById("expected");
+            field.value += "ab";
+            field.dispatchEvent(new Event("input"));
+            const result = document.getElementById("result");
+            return [result.dataset.verdict || "", result.innerText];
+        }"""
+    )
+    assert shown[0] == ""
+    assert shown[1].startswith("The fingerprint was changed.")
+    result = page.locator("#result")
+    page.locator("#expected").focus()
+    page.keyboard.press("End")
+    page.keyboard.type("cd")
+    expect(result).to_contain_text("The fingerprint was changed.")
+    page.locator("#folder").focus()
+    expect(result).to_have_attribute("data-verdict", "bad")
+    expect(result).to_contain_text("The text that you entered is not a fingerprint.")
+    page.context.close()
+
+
+def test_page_drops_the_result_of_a_check_that_an_older_fingerprint_began(
+    inspector: Inspector, folder: Path
+) -> None:
+    own = next((folder / "keys").iterdir()).stem
+    page = inspector.open(folder / "verify.html")
+    page.evaluate(
+        """() => {
+            const slow = Checker.prototype.checkList;
+            Checker.prototype.checkList = async function () {
+                await slow.call(this);
+                if (!this.expected.size) await new Promise((done) => { window.finish = done; });
+            };
+        }"""
+    )
+    page.locator("#folder").set_input_files(folder)
+    wait_until(page, "Boolean(window.finish)")
+    page.locator("#expected").fill(own)
+    result = page.locator("#result")
+    expect(result).to_have_attribute("data-verdict", "good")
+    page.evaluate("window.finish()")
+    page.wait_for_timeout(300)
+    expect(result).to_have_attribute("data-verdict", "good")
+    page.context.close()
+
+
+def test_page_checks_the_same_zip_file_again_if_it_is_chosen_again(
+    inspector: Inspector, folder: Path
+) -> None:
+    own = next((folder / "keys").iterdir()).stem
+    archive = folder.parent / "pack.zip"
+    page = inspector.open(folder / "verify.html")
+    page.locator("#expected").fill(own)
+    page.evaluate(
+        """() => {
+            window.checks = 0;
+            const check = Checker.prototype.check;
+            Checker.prototype.check = function () {
+                window.checks += 1;
+                return check.call(this);
+            };
+        }"""
+    )
+    for count in (1, 2):
+        page.locator("#archive").set_input_files(archive)
+        wait_until(page, f"window.checks === {count}")
+        expect(page.locator("#result")).to_have_attribute("data-verdict", "good")
+        assert page.locator("#archive").input_value() == ""
+    page.context.close()
 
 
 def test_page_expects_bundles_of_controls_that_signed_results_assign_to_the_clause(

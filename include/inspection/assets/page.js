@@ -3,6 +3,8 @@ const TEXTS = JSON.parse(document.getElementById("texts").textContent);
 const MOST_SHOWN = 1000; // problems
 let language = navigator.language.toLowerCase().startsWith("zh") ? "zh-CN" : "en";
 let shown = null; // {checker} or {message}
+let chosen = null; // function that opens the files that were chosen last
+let newest = { expected: null }; // the newest check; results of earlier ones are dropped
 
 const say = (key, values = {}) =>
   TEXTS[language][key].replace(/\{(\w+)\}/g, (_, name) => shownValue(values[name]));
@@ -33,8 +35,11 @@ function render() {
   button.lang = language === "en" ? "zh-CN" : "en";
   const result = document.getElementById("result");
   result.replaceChildren();
+  delete result.dataset.verdict;
   result.hidden = shown === null;
-  if (shown && shown.message) result.append(element("p", say(shown.message), "verdict bad"));
+  if (shown && shown.message) {
+    result.append(element("p", say(shown.message), `verdict ${shown.kind ?? "bad"}`));
+  }
   if (shown && shown.checker) renderResult(result, shown.checker);
 }
 
@@ -93,44 +98,77 @@ function problemTable(problems) {
   return frame;
 }
 
+const expectedField = document.getElementById("expected");
+
 async function checkFiles(open) {
+  chosen = open;
+  if (await checkChosen()) document.getElementById("result").focus();
+}
+
+// Check the chosen files. Return false if a newer check, or a change of the field, replaced this one.
+async function checkChosen() {
   const progress = document.getElementById("progress");
+  const current = { expected: expectedField.value };
+  newest = current;
+  const stopIfReplaced = () => { if (newest !== current) throw new Error("replaced"); };
+  const tell = (count, total) => {
+    stopIfReplaced();
+    progress.textContent = say("progress", { count, total });
+  };
   shown = null;
   render();
   progress.textContent = say("working");
+  let result;
   try {
     const unable = await inability();
-    shown = unable ? { message: unable } : await checkPack(open, progress);
+    result = unable ? { message: unable } : await checkPack(chosen, current.expected, tell);
+    stopIfReplaced();
   } catch {
-    shown = { message: "failed" };
+    if (newest !== current) return false;
+    result = { message: "failed" };
   }
+  shown = result;
   progress.textContent = "";
   render();
-  document.getElementById("result").focus();
+  return true;
 }
 
-async function checkPack(open, progress) {
+async function checkPack(open, expected, tell) {
   const early = [];
   const all = await open((file, key) => early.push({ file, key, values: {} }));
   const files = all && packOf(all);
   if (!files) return { message: "not_a_pack" };
-  const expected = document.getElementById("expected").value;
-  const tell = (count, total) => { progress.textContent = say("progress", { count, total }); };
   const checker = new Checker(files, expected, tell);
   checker.problems.push(...early);
   return { checker: await checker.check() };
 }
 
+// A verdict never refers to an earlier content of the field.
+function removeVerdict() {
+  if (!chosen) return;
+  newest = { expected: null };
+  document.getElementById("progress").textContent = "";
+  shown = { message: "outdated", kind: "care" };
+  render();
+  if (fingerprintsIn(expectedField.value)) checkChosen();
+}
+
+expectedField.addEventListener("input", removeVerdict);
+expectedField.addEventListener("change", () => {
+  if (chosen && newest.expected !== expectedField.value) checkChosen();
+});
 document.getElementById("language").addEventListener("click", () => {
   language = language === "en" ? "zh-CN" : "en";
   render();
 });
 document.getElementById("folder").addEventListener("change", (event) => {
   const list = [...event.target.files];
+  event.target.value = ""; // the same files can be chosen again
   if (list.length) checkFiles(async () => openFolder(list));
 });
 document.getElementById("archive").addEventListener("change", (event) => {
   const file = event.target.files[0];
+  event.target.value = "";
   if (file) checkFiles((problem) => openArchive(file, problem));
 });
 
@@ -153,6 +191,9 @@ drop.addEventListener("drop", (event) => {
     const handle = item.getAsFileSystemHandle();
     checkFiles(async () => openDropped(await handle));
   } else {
+    chosen = null;
+    newest = { expected: null };
+    document.getElementById("progress").textContent = "";
     shown = { message: "use_button" };
     render();
   }
