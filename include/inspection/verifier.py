@@ -89,7 +89,7 @@ TEXTS = {
         "which is not signed."
     ),
     "fingerprint": _(
-        "SHA-256 fingerprint of a key that made {count} signatures of the pack:",
+        "SHA-256 fingerprint of a key of the pack (signatures made with this key: {count}):",
         count=FILLED_IN_PAGE,
     ),
     "file": _("File"),
@@ -202,7 +202,7 @@ TEXTS = {
     ),
     "other_controls": _(
         "Bundles of the period that are not for these clauses, according to manifest.json: "
-        "{count}. Their signed rows name these controls: {controls}.",
+        "{count}. Controls in their signed rows: {controls}.",
         count=FILLED_IN_PAGE,
         controls=FILLED_IN_PAGE,
     ),

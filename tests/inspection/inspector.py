@@ -17,7 +17,7 @@ class Check:
     Attributes:
         verdict: ``good``, ``care`` or ``bad``; empty if nothing was checked.
         problems: texts of the problems by file.
-        text: complete text of the result.
+        text: complete text of the result, also of its folded parts.
     """
 
     verdict: str
@@ -70,6 +70,7 @@ class Inspector:
         for row in page.locator("tr.problem").all():
             file, problem = row.locator("td").all_inner_texts()
             problems.setdefault(file, []).append(problem)
+        page.locator("details").evaluate_all("(folds) => folds.forEach((f) => { f.open = true; })")
         check = Check(result.get_attribute("data-verdict") or "", problems, result.inner_text())
         page.context.close()
         assert [url for url in self.requests if not url.startswith("file://")] == []

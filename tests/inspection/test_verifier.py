@@ -172,7 +172,7 @@ def test_page_refuses_a_pack_of_a_foreign_key_to_which_the_key_of_the_company_wa
     assert all(fingerprint in problem for problem in rows)
     without = inspector.check(folder, expected="")
     assert without.verdict == "care"
-    assert "a key that made 0 signatures" in without.text
+    assert "(signatures made with this key: 0)" in without.text
     with_both_keys = inspector.check(folder, expected=f"{signer.fingerprint} {fingerprint}")
     assert with_both_keys.verdict == "good"
 
@@ -364,8 +364,26 @@ def test_page_names_controls_of_the_clauses_and_other_controls_of_the_signed_row
     own, other = POLICY.controls_of(WORKFLOW), POLICY.controls_of(OTHER_WORKFLOW)
     assert all(f"{control.id} ({control.title['en']})" in text for control in own)
     assert "2026-07-01 to 2026-09-30, timezone Asia/Shanghai." in text
-    assert "according to manifest.json: 3. Their signed rows name" in text
+    assert "according to manifest.json: 3. Controls in their signed rows: 2." in text
     assert all(control.id in text for control in other)
+
+
+def test_page_folds_the_controls_of_other_clauses(inspector: Inspector, folder: Path) -> None:
+    """They are shown at once only if they may belong to a clause without a signed result."""
+    own = next((folder / "keys").iterdir()).stem
+    page = open_with_fingerprint(inspector, folder, own)
+    fold = page.locator("details")
+    expect(fold.locator("summary")).to_contain_text("Controls in their signed rows: 2.")
+    control = POLICY.controls_of(OTHER_WORKFLOW)[0].id
+    expect(fold.get_by_text(control)).to_be_hidden()
+    fold.locator("summary").click()
+    expect(fold.get_by_text(control)).to_be_visible()
+    page.context.close()
+    shutil.rmtree(folder / "bundles")
+    changed_manifest(folder, bundles=[], controls=["other.control"], workflows=[])
+    page = open_with_fingerprint(inspector, folder, own)
+    expect(page.locator("details").get_by_text(control)).to_be_visible()
+    page.context.close()
 
 
 def test_page_is_amber_if_no_signed_result_shows_the_controls_of_a_clause(
@@ -410,6 +428,7 @@ def test_page_is_amber_if_no_row_after_the_period_shows_its_end(
     check = inspector.check(folder)
     assert (check.verdict, check.problems) == ("care", {})
     assert "no signed row after the period" in check.text
+    assert "number 6, sealed at 2026-09-03 18:02:00 (Asia/Shanghai)." in check.text
 
 
 @pytest.mark.parametrize(

@@ -64,8 +64,9 @@ class Checker {
     this.problems.push({ file, key, values });
   }
 
-  note(key, values = {}) {
-    this.notes.push({ key, values });
+  // The page folds the items of a note.
+  note(key, values = {}, items = []) {
+    this.notes.push({ key, values, items });
   }
 
   // Return the keys of the texts that say what the checks leave open.
@@ -259,7 +260,8 @@ class Checker {
     }
     if (Date.parse(last.sealed_at) < until) {
       this.isOpenEnded = true;
-      this.note("open_end", { number: last.seq, moment: last.sealed_at });
+      const moment = localTime(this.manifest.timezone, last.sealed_at);
+      this.note("open_end", { number: last.seq, moment });
     }
   }
 
@@ -455,7 +457,7 @@ class Checker {
     if (others) {
       const isShown = (clause) => [...this.clausesOf.values()].some((clauses) => clauses.has(clause));
       this.unproved = this.manifest.clauses.filter((clause) => !isShown(clause));
-      this.note("other_controls", { count: others, controls: [...otherControls].sort().join(", ") });
+      this.note("other_controls", { count: others, controls: otherControls.size }, [...otherControls].sort());
     }
     this.isEmpty = present === 0;
     if (removed) this.note("removed", { count: removed });
@@ -473,13 +475,24 @@ function fingerprintsIn(words) {
   return /^(?:[0-9a-f]{64})*$/.test(digits) ? new Set(digits.match(/.{64}/g)) : null;
 }
 
-// Return the day of a moment in a timezone, such as "2026-07-01".
-function dayIn(timeZone, moment) {
+// Return the day and the time of a moment in a timezone, such as ["2026-07-01", "17:35:45"].
+function partsIn(timeZone, moment) {
   const parts = new Intl.DateTimeFormat("en-US", {
-    timeZone, calendar: "gregory", numberingSystem: "latn",
+    timeZone, calendar: "gregory", numberingSystem: "latn", hourCycle: "h23",
     year: "numeric", month: "2-digit", day: "2-digit",
+    hour: "2-digit", minute: "2-digit", second: "2-digit",
   }).formatToParts(new Date(moment));
-  return ["year", "month", "day"].map((type) => parts.find((part) => part.type === type).value).join("-");
+  const joined = (types, mark) =>
+    types.map((type) => parts.find((part) => part.type === type).value).join(mark);
+  return [joined(["year", "month", "day"], "-"), joined(["hour", "minute", "second"], ":")];
+}
+
+const dayIn = (timeZone, moment) => partsIn(timeZone, moment)[0];
+
+// Return a moment as text, such as "2026-07-01 17:35:45 (Asia/Shanghai)".
+function localTime(timeZone, moment) {
+  const zone = timeZone || "UTC"; // manifest.json cannot be read
+  return `${partsIn(zone, moment).join(" ")} (${zone})`;
 }
 
 // Return whether the moments of a manifest are the edges of the days that the page shows.

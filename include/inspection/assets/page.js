@@ -67,7 +67,18 @@ function renderResult(result, checker) {
     result.append(line);
   }
   if (problems.length) result.append(problemTable(problems));
-  for (const note of notes) result.append(element("p", visible(say(note.key, note.values))));
+  for (const note of notes) result.append(noteOf(note, checker.unproved.length > 0));
+}
+
+function noteOf({ key, values, items }, isOpen) {
+  const words = visible(say(key, values));
+  if (!items.length) return element("p", words);
+  const fold = element("details");
+  fold.open = isOpen;
+  const list = element("ul");
+  for (const item of items) list.append(element("li", visible(item)));
+  fold.append(element("summary", words), list);
+  return fold;
 }
 
 function nameOf(manifest, id) {
