@@ -106,6 +106,13 @@ def test_pack_has_only_bundles_and_ledger_rows_that_the_visitor_may_read(
         assert not any(member.startswith(f"bundles/{name}/") for member in archive.namelist())
 
 
+def test_form_states_that_a_period_that_ends_today_can_only_be_amber(
+    pages_server: PagesServer,
+) -> None:
+    words = "If the period ends today, the result of the verification page can only be amber"
+    assert words in pages_server.get(OFFICER, "/inspection-pack").text
+
+
 @pytest.mark.parametrize(
     ("query", "words"),
     [
