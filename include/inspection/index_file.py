@@ -10,7 +10,7 @@ from typing import Any
 
 from include.evidence.model import Outcome
 from include.exports.excel import cell_text
-from include.inspection.letter import REMOVED_CONTROLS, PackFacts, warning_of
+from include.inspection.letter import FINDINGS, REMOVED_CONTROLS, PackFacts, warning_of
 from include.inspection.packed_bundle import PackedBundle
 from include.messages import Message, _, listed
 from include.reports.i18n import LOCALES, Translator, language_tag
@@ -59,6 +59,8 @@ def _workbook(facts: PackFacts, bundles: Sequence[PackedBundle], locale: str) ->
         sheet.append([_cell(sheet, value, fill=fill) for value in _row(facts, bundle, translator)])
     if not bundles:
         sheet.append([_cell(sheet, translator.text(_NO_BUNDLES))])
+    if facts.findings:
+        _add_findings(book, facts, translator)
     created = facts.created_at.astimezone(UTC).replace(tzinfo=None, microsecond=0)
     book.properties.creator, book.properties.title = "ParcelSeal", title
     book.properties.created = book.properties.modified = created
@@ -68,6 +70,51 @@ def _workbook(facts: PackFacts, bundles: Sequence[PackedBundle], locale: str) ->
     return buffer.getvalue()
 
 
+def _add_findings(book: Any, facts: PackFacts, translator: Translator) -> None:
+    """Add a sheet with one row for each report of a finding about the clauses."""
+    sheet = book.create_sheet(translator.text(_FINDINGS))
+    for column, width in zip("ABCDEFGHI", _FINDING_WIDTHS, strict=True):
+        sheet.column_dimensions[column].width = width
+    sheet.freeze_panes = "A2"
+    sheet.page_setup.orientation, sheet.page_setup.paperSize = "landscape", 9  # A4
+    sheet.page_setup.fitToWidth, sheet.page_setup.fitToHeight = 1, 0
+    sheet.sheet_properties.pageSetUpPr.fitToPage = True
+    labels = [translator.text(label) for label in _FINDING_LABELS]
+    sheet.append([_cell(sheet, label, fill=_HEAD, bold=True) for label in labels])
+    for finding in facts.findings:
+        words = [
+            finding.number,
+            translator.text(facts.clause_title(finding.clause)) if finding.clause else "",
+            translator.text(facts.title_of(finding.workflow)) if finding.workflow else "",
+            translator.text(finding.description),
+            translator.outcome(finding.severity),
+            translator.text(finding.state),
+        ]
+        for report in finding.reports or (None,):
+            cells = [*words, "", "", ""]
+            if report is not None:
+                is_packed = report.bundle in facts.packed
+                cells[6:] = [
+                    "" if report.number is None else report.number,
+                    report.folder,
+                    translator.text(_("yes") if is_packed else _("no")),
+                ]
+            sheet.append([_cell(sheet, value) for value in cells])
+
+
+_FINDINGS = _("Findings")
+_FINDING_LABELS = (
+    _("Number"),
+    _("Clause"),
+    _("Workflow"),
+    _("Finding"),
+    _("Severity"),
+    _("State"),
+    _("Bundle"),
+    _("Folder"),
+    _("In the pack"),
+)
+_FINDING_WIDTHS = (10, 40, 30, 70, 16, 28, 10, 70, 12)
 _LABELS = (
     _("Number"),
     _("Sealed"),
@@ -98,6 +145,8 @@ def _head(facts: PackFacts, translator: Translator) -> list[str]:
                 text="{label}: {controls}", values={"label": REMOVED_CONTROLS, "controls": controls}
             )
         )
+    values = {"label": FINDINGS, "count": len(facts.findings)}
+    lines.append(Message(text="{label}: {count}", values=values))
     if warning := warning_of(facts):
         lines.append(warning)
     return [translator.text(line) for line in lines]

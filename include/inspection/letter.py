@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from include.documents.model import Document, Entry, Form, Section
 from include.documents.render import render_forms
 from include.evidence.model import Outcome
+from include.inspection.pack_findings import PackFinding
 from include.inspection.packed_bundle import PackedBundle
 from include.inspection.request import PackRequest
 from include.messages import Message, _, listed, verbatim
@@ -19,6 +20,8 @@ from include.reports.model import Paragraph, Steps, Table, table_of
 
 REMOVED_CONTROLS = _("Controls that the policy pack no longer assigns to these clauses")
 NO_EVIDENCE = _("This pack contains no evidence of the period.")
+FINDINGS = _("Findings about these clauses that were open during the period")
+_SEVERITIES = {Outcome.ATTENTION: _("Needs attention"), Outcome.FAIL: _("Failed")}
 LETTER, SUMMARY = "cover-letter", "summary"
 MOST_NAMED = 200  # bundles that do not verify and that a letter names; the index names all
 
@@ -71,6 +74,10 @@ class PackFacts:
             longer does.
         without_control: number of bundles in the pack that name no control, because the run could
             not run.
+        reporters: number of bundles that are in the pack only because they reported findings about
+            the clauses.
+        findings: findings of the register about the clauses that were open in the period.
+        packed: folders, in the evidence store, of the bundles whose files are in the pack.
         unindexed: number of bundles that the history index lacks.
         timezone: IANA name of the timezone in which times are shown.
         created_at: time of the pack.
@@ -94,6 +101,9 @@ class PackFacts:
     controls: Sequence[Control]
     removed_controls: Sequence[str]
     without_control: int
+    reporters: int
+    findings: Sequence[PackFinding]
+    packed: Collection[str]
     unindexed: int
     timezone: str
     created_at: datetime
@@ -217,6 +227,7 @@ def summary(facts: PackFacts) -> Document:
             ),
             Section(heading=_("Controls"), blocks=(_controls(facts),)),
             Section(heading=_("Bundles by workflow"), blocks=(_by_workflow(facts),)),
+            Section(heading=_("Findings"), blocks=tuple(_findings(facts))),
             *_problems(facts),
             Section(heading=_("What the pack does not prove"), blocks=(_limits(),)),
         ),
@@ -281,6 +292,10 @@ def _figures(facts: PackFacts) -> Form:
     if facts.without_control:
         label = _("Bundles of runs that name no control, such as runs that could not run")
         entries.append(Entry(label=label, value=facts.without_control))
+    entries.append(Entry(label=FINDINGS, value=len(facts.findings)))
+    if facts.reporters:
+        label = _("Bundles of other clauses whose runs reported findings about these clauses")
+        entries.append(Entry(label=label, value=facts.reporters))
     if facts.unindexed:
         label = _("Bundles that were not searched for removed controls")
         entries.append(Entry(label=label, value=facts.unindexed))
@@ -374,6 +389,50 @@ def _by_workflow(facts: PackFacts) -> Table:
     )
 
 
+def _findings(facts: PackFacts) -> Iterator[Paragraph | Form]:
+    """Yield the findings about the clauses, with the bundles that reported them."""
+    if not facts.findings:
+        text = _("The register of findings has no finding about these clauses in the period.")
+        yield Paragraph(text=text)
+        return
+    yield Paragraph(
+        text=_(
+            "The register of findings states these findings. It is not signed; the signed result "
+            "of each bundle contains the findings of its run. Each finding has the bundles with "
+            "its first and its newest report."
+        )
+    )
+    shown = facts.findings[:MOST_NAMED]
+    yield Form(
+        entries=tuple(
+            Entry(
+                label=_("Finding {number}", number=finding.number),
+                value=tuple(_finding_lines(facts, finding)),
+            )
+            for finding in shown
+        )
+    )
+    if more := len(facts.findings) - len(shown):
+        yield Paragraph(text=_("The index names the other {count}.", count=more))
+
+
+def _finding_lines(facts: PackFacts, finding: PackFinding) -> Iterator[Message]:
+    if finding.clause:
+        clause = facts.clause_title(finding.clause)
+        yield _("{subject}: {message}", subject=clause, message=finding.description)
+    else:
+        yield finding.description
+    yield _("{severity}; {state}", severity=_SEVERITIES[finding.severity], state=finding.state)
+    for report in finding.reports:
+        number = "-" if report.number is None else report.number
+        if report.bundle in facts.packed:
+            yield _("Bundle {number} (in the pack): {folder}", number=number, folder=report.folder)
+        else:
+            yield _(
+                "Bundle {number} (not in the pack): {folder}", number=number, folder=report.folder
+            )
+
+
 def _checking() -> Steps:
     return Steps(
         items=[
@@ -403,8 +462,9 @@ def _limits() -> Steps:
             ),
             _("The times come from the clock of the company's servers."),
             _(
-                "The letter, this summary and the index are not signed. They repeat what the "
-                "signed bundles and the signed rows of the evidence ledger contain."
+                "The letter, this summary and the index are not signed. Apart from the findings "
+                "of the register, they repeat what the signed bundles and the signed rows of the "
+                "evidence ledger contain."
             ),
             _(
                 "The file manifest.json, which names the controls of the clauses, is not signed. "

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,12 @@ from include.evidence.signing import TrustedKeys, fingerprint
 from include.inspection.index_file import render_index
 from include.inspection.instructions import INSTRUCTIONS, render_instructions
 from include.inspection.letter import PackFacts, WorkflowFacts, render_letters
+from include.inspection.pack_findings import (
+    PackFinding,
+    finding_entry,
+    read_findings,
+    reporting_bundles,
+)
 from include.inspection.packed_bundle import BundlePacker, PackedBundle
 from include.inspection.period import (
     Connect,
@@ -92,6 +98,7 @@ class InspectionPack:
         self._keys = TrustedKeys(self.sources.trusted)
         self._checkpoint: Checkpoint | None = None
         self._selection = Selection(self.request.controls, {}, frozenset(), 0)
+        self._findings: list[PackFinding] = []
         self._first_row: int | None = None
         self._last_row: int | None = None
         self._left_out: dict[str, None] = {}
@@ -171,7 +178,11 @@ class InspectionPack:
         with self.sources.connect() as conn:
             self._checkpoint = newest_checkpoint(conn, self._keys)
             pruned = self._checkpoint.up_to_seq if self._checkpoint else 0
-            self._selection = read_selection(conn, self.sources.policy, self.request, pruned)
+            selection = read_selection(conn, self.sources.policy, self.request, pruned)
+            self._findings = read_findings(
+                conn, self.request, selection.workflows, self.sources.may_read
+            )
+        self._selection = replace(selection, reporting=reporting_bundles(self._findings))
         if self._checkpoint:
             yield _line(self._checkpoint.signature, self._checkpoint.signed_content())
         for entry in read_period(
@@ -217,6 +228,9 @@ class InspectionPack:
             ],
             removed_controls=self._removed_controls(),
             without_control=self._without_control(),
+            reporters=sum(self._selection.is_reporter(bundle.row) for bundle in self.bundles),
+            findings=self._findings,
+            packed=self._packed(),
             unindexed=self._selection.unindexed,
             timezone=policy.calendar.timezone,
             created_at=self.sources.created_at,
@@ -238,6 +252,10 @@ class InspectionPack:
     def _without_control(self) -> int:
         """Return how many bundles of the pack name no control, because they could not run."""
         return sum(self._selection.is_without_control(bundle.row) for bundle in self.bundles)
+
+    def _packed(self) -> frozenset[str]:
+        """Return the folders, in the evidence store, of the bundles whose files are in the pack."""
+        return frozenset(bundle.row.bundle for bundle in self.bundles if not bundle.is_removed)
 
     def _manifest(self) -> dict[str, Any]:
         request, sources = self.request, self.sources
@@ -276,6 +294,7 @@ class InspectionPack:
             "ledger_rows_changed": self._changed_rows,
             "not_created": self._not_made,
             "bundles": [_bundle_entry(bundle) for bundle in self.bundles],
+            "findings": [finding_entry(finding, self._packed()) for finding in self._findings],
         }
 
     def _named(self, workflows: Iterable[str]) -> list[dict[str, Any]]:

@@ -44,12 +44,15 @@ class Selection:
             control, and belong to the pack too.
         unindexed: number of bundles that the history index lacks. Controls that only these bundles
             name may be unknown.
+        reporting: bundles that reported findings about the clauses. They belong to the pack even if
+            their workflow has no control of the clauses.
     """
 
     controls: frozenset[str]
     clauses_of: Mapping[str, frozenset[str]]
     workflows: frozenset[str]
     unindexed: int
+    reporting: frozenset[str] = frozenset()
 
     def is_without_control(self, row: LedgerRow) -> bool:
         """Return whether a bundle names no control, but its workflow has controls of the clauses.
@@ -65,7 +68,23 @@ class Selection:
         Args:
             row: ledger row of the bundle.
         """
-        return not self.controls.isdisjoint(row.controls) or self.is_without_control(row)
+        return (
+            not self.controls.isdisjoint(row.controls)
+            or self.is_without_control(row)
+            or self.is_reporter(row)
+        )
+
+    def is_reporter(self, row: LedgerRow) -> bool:
+        """Return whether a bundle belongs to the pack only because of a finding.
+
+        Args:
+            row: ledger row of the bundle.
+        """
+        return (
+            row.bundle in self.reporting
+            and self.controls.isdisjoint(row.controls)
+            and not self.is_without_control(row)
+        )
 
 
 def read_selection(

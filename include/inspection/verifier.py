@@ -206,6 +206,12 @@ TEXTS = {
         count=FILLED_IN_PAGE,
         controls=FILLED_IN_PAGE,
     ),
+    "further_bundles": _(
+        "Bundles of the period in the pack that are not for these clauses: {count}. They may be in "
+        "the pack because their runs reported findings about these clauses. Their files were "
+        "checked, but the page cannot show whether there are more of them.",
+        count=FILLED_IN_PAGE,
+    ),
     "removed_up_to": _(
         "The company removed the files of the bundles up to number {number} at the end of their "
         "retention period, according to a signed statement.",

@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from include.evidence.bundle import SealedBundle, seal
+from include.evidence.bundle_reader import BundleReader
 from include.evidence.ledger_recovery import pending_signature
 from include.evidence.model import (
     Finding,
@@ -19,11 +20,12 @@ from include.evidence.model import (
     attention_finding,
     judge,
 )
+from include.findings.run_findings import EntryRules, follow_ledger
 from include.inspection.pack import InspectionPack, PackSources, write_pack
 from include.inspection.request import request_of
 from include.messages import _
 from include.policy import SHIPPED, PolicyPack
-from include.policy.rules import Control
+from include.policy.rules import Control, FindingRules
 from include.registry import bundle_title, load_pack
 from include.services.clock import FixedClock
 from tests.evidence.support import Evidence
@@ -50,6 +52,7 @@ class PackMaker:
         files: Mapping[str, bytes] = FILES,
         outcome: Outcome = Outcome.PASS,
         controls: Sequence[Control] | None = None,
+        findings: Sequence[Finding] = (),
     ) -> SealedBundle:
         """Seal a bundle at 10 o'clock (UTC) of a day.
 
@@ -59,15 +62,15 @@ class PackMaker:
             files: files of the bundle.
             outcome: outcome of the run.
             controls: controls that the bundle names; by default those of the workflow.
+            findings: findings of the run; by default one if the run did not pass.
         """
         at = datetime(day.year, day.month, day.day, 10, tzinfo=UTC)
         if controls is None:
             controls = POLICY.controls_of(workflow)
-        findings: list[Finding] = []
-        if outcome is not Outcome.PASS:
-            findings.append(
+        if outcome is not Outcome.PASS and not findings:
+            findings = [
                 attention_finding(code="x.y", subject="s", message=_("Seen"), action=_("Look"))
-            )
+            ]
         result = Result(
             run=RunContext(
                 dag_id=workflow,
@@ -84,7 +87,7 @@ class PackMaker:
             outcome=outcome,
             finished_at=at + timedelta(minutes=1),
             metrics=[],
-            findings=findings,
+            findings=list(findings),
         )
         clock = FixedClock(at + timedelta(minutes=2))
         return seal(
@@ -106,6 +109,18 @@ class PackMaker:
             folders.append(self.seal(date(2026, month, 10), outcome=outcome).path)
         self.seal(date(2026, 10, 5))
         return folders
+
+    def follow(self) -> None:
+        """Enter the findings of all sealed bundles in the register of findings."""
+        self.evidence.conn.commit()
+        reader = BundleReader(self.evidence.store, [self.evidence.signer.public_pem])
+        rules = EntryRules(
+            rules=FindingRules(),
+            owner_of=lambda _dag_id, _finding: "owner",
+            closes_by_retest={control.workflow: False for control in POLICY.controls},
+            zone=POLICY.calendar.zone,
+        )
+        follow_ledger(self.evidence.engine, reader, rules)
 
     def pack(
         self,

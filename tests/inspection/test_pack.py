@@ -17,7 +17,7 @@ from openpyxl import load_workbook
 from sqlalchemy import update
 
 from include.evidence import ledger
-from include.evidence.model import Outcome
+from include.evidence.model import Finding, Outcome, failure_finding
 from include.evidence.signing import Signer, generate_key
 from include.inspection.instructions import commands
 from include.inspection.request import request_of
@@ -29,6 +29,7 @@ from include.services.errors import UsageError
 from include.services.objectstore.base import StoredObject, StoreError
 from include.services.objectstore.directory import DirectoryStore
 from include.services.objectstore.s3 import S3Store
+from include.state.findings import finding
 from include.state.tables import evidence_control, evidence_ledger
 from tests.evidence.support import Evidence
 from tests.inspection.support import (
@@ -310,6 +311,113 @@ def test_workflows_that_the_recipient_may_not_read_are_named_and_left_out(
     assert "Workflows left out" in english
     assert "Off-site backup" in english
     assert "rows of the evidence ledger (3)" in english
+
+
+QUALITY = "check_quality"
+
+
+def about(clause: str, subject: str = "orders") -> Finding:
+    """Return a failure about a clause."""
+    return failure_finding(
+        code="quality.late",
+        subject=subject,
+        message=verbatim(f"{subject} are late"),
+        action=verbatim("Correct them."),
+        clause=clause,
+        step="check",
+    )
+
+
+def sealed_findings(maker: PackMaker) -> list[str]:
+    """Seal bundles of a workflow without controls of clause 5.3 that report findings about it.
+
+    Returns:
+        The folders of the bundles of June, July and August. The bundle of July is not the first or
+        the newest report.
+    """
+    maker.quarter()
+    days = [date(2026, 6, 21), date(2026, 7, 21), date(2026, 8, 21)]
+    folders = [
+        maker.seal(day, QUALITY, outcome=Outcome.FAIL, findings=[about("5.3")]).path for day in days
+    ]
+    maker.seal(date(2026, 8, 22), QUALITY, outcome=Outcome.FAIL, findings=[about("4.1", "parcels")])
+    maker.seal(
+        date(2026, 10, 7), QUALITY, outcome=Outcome.FAIL, findings=[about("5.3", "couriers")]
+    )
+    maker.follow()
+    return folders
+
+
+def test_pack_names_findings_about_the_clause_and_contains_their_bundles_of_the_period(
+    maker: PackMaker,
+) -> None:
+    """Although the workflow has no control of the clause."""
+    june, july, august = sealed_findings(maker)
+    pack = maker.pack()
+    folder = maker.unpacked(pack)
+    packed = {bundle.row.bundle for bundle in pack.bundles}
+    assert august in packed
+    assert packed.isdisjoint({june, july})
+    assert pack.not_verified == []
+    manifest = manifest_of(folder)
+    [entry] = [entry for entry in manifest["findings"] if entry["workflow"] == QUALITY]
+    assert (entry["clause"], entry["severity"], entry["closed"]) == ("5.3", "fail", False)
+    assert [(report["folder"], report["in_pack"]) for report in entry["reports"]] == [
+        (f"bundles/{june}", False),
+        (f"bundles/{august}", True),
+    ]
+    summary = word_text(folder / "summary.en.docx")
+    assert "orders are late" in summary
+    assert f"(not in the pack): bundles/{june}" in summary
+    assert f"(in the pack): bundles/{august}" in summary
+    assert "parcels are late" not in summary
+    assert "couriers are late" not in summary
+    label = "Bundles of other clauses whose runs reported findings about these clauses"
+    assert label in word_text(folder / "cover-letter.en.docx")
+    sheet = load_workbook(folder / "index.en.xlsx")["Findings"]
+    rows = [list(row)[3:] for row in sheet.iter_rows(values_only=True)]
+    numbers = {report["folder"]: report["number"] for report in entry["reports"]}
+    for bundle, words in ((june, "no"), (august, "yes")):
+        name = f"bundles/{bundle}"
+        assert next(row[:3] for row in rows if row[4] == name) == [
+            "orders are late",
+            "Failed",
+            "open; due date: 2026-07-05",
+        ]
+        assert [numbers[name], name, words] in [row[3:] for row in rows]
+
+
+def test_findings_that_were_closed_in_the_period_are_named_as_closed(maker: PackMaker) -> None:
+    sealed_findings(maker)
+    closed = update(finding).where(finding.c.clause == "5.3")
+    conn = maker.evidence.conn
+    with unguarded(conn, "finding"):
+        conn.execute(closed.values(closed_at=datetime(2026, 9, 2, 17, tzinfo=UTC)))
+    conn.commit()
+    summary = word_text(maker.unpacked(maker.pack()) / "summary.en.docx")
+    assert "orders are late" in summary
+    assert "closed on 2026-09-03" in summary
+    later = maker.pack(period=(date(2026, 9, 4), date(2026, 9, 30)))
+    maker.write(later)
+    assert [entry["clause"] for entry in later._manifest()["findings"]] == [""]
+
+
+def test_findings_of_workflows_that_the_recipient_may_not_read_are_left_out(
+    maker: PackMaker,
+) -> None:
+    sealed_findings(maker)
+    pack = maker.pack(may_read=lambda name: name != QUALITY)
+    folder = maker.unpacked(pack)
+    assert {entry["workflow"] for entry in manifest_of(folder)["findings"]} == {WORKFLOW}
+    assert "orders are late" not in word_text(folder / "summary.en.docx")
+    assert QUALITY not in {bundle.row.dag_id for bundle in pack.bundles}
+    assert manifest_of(folder)["workflows_left_out"] == []
+
+
+def test_pack_without_findings_states_that_the_register_has_none(maker: PackMaker) -> None:
+    maker.seal(date(2026, 7, 10))
+    summary = word_text(maker.unpacked(maker.pack()) / "summary.en.docx")
+    assert "The register of findings has no finding about these clauses" in summary
 
 
 def without_controls(workflow: str) -> PolicyPack:

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from include.evidence.model import Outcome
+from include.evidence.model import Outcome, failure_finding
 from include.evidence.signing import Signer, generate_key
 from include.inspection.verifier import render_verifier
+from include.messages import verbatim
 from include.services.clock import FixedClock
 from tests.evidence.conftest import open_evidence
 from tests.inspection.inspector import (
@@ -28,7 +29,7 @@ from tests.inspection.inspector import (
     name_of,
     renewed_list,
 )
-from tests.inspection.support import OTHER_WORKFLOW, POLICY, QUARTER, WORKFLOW, PackMaker
+from tests.inspection.support import CLAUSE, OTHER_WORKFLOW, POLICY, QUARTER, WORKFLOW, PackMaker
 from tests.reports.test_browser import CHROMIUM
 
 pytestmark = [
@@ -602,6 +603,48 @@ def test_page_shows_removed_bundles_of_a_pruned_period(
     check = inspector.check(maker.unpacked(maker.pack()))
     assert (check.verdict, check.problems) == ("good", {}), check.text
     assert "removed at the end of their retention period: 1." in check.text
+
+
+def test_page_checks_bundles_that_are_in_the_pack_because_of_their_findings(
+    inspector: Inspector, maker: PackMaker
+) -> None:
+    """The page does not know how many there are, because signed rows name no findings."""
+    maker.quarter()
+    late = failure_finding(
+        code="quality.late",
+        subject="orders",
+        message=verbatim("late"),
+        action=verbatim("Correct it."),
+        clause=CLAUSE,
+    )
+    day = date(2026, 8, 21)
+    sealed = maker.seal(day, "check_quality", outcome=Outcome.FAIL, findings=[late])
+    maker.seal(date(2026, 10, 6))
+    maker.follow()
+    folder = maker.unpacked(maker.pack())
+    check = inspector.check(folder)
+    assert (check.verdict, check.problems) == ("good", {}), check.text
+    assert "in the pack that are not for these clauses: 1." in check.text
+    report = folder / "bundles" / sealed.path / "report.en.html"
+    report.write_bytes(b"<p>better</p>")
+    renewed_list(folder)
+    assert inspector.check(folder).problems == {name_of(report, folder): ["The file was changed."]}
+
+
+def test_page_is_amber_if_the_pack_has_only_bundles_of_other_clauses(
+    inspector: Inspector, maker: PackMaker
+) -> None:
+    """Bundles that are in the pack for their findings do not replace those of the clauses."""
+    maker.quarter()
+    backups = maker.unpacked(maker.pack("4.2"))
+    manifest = json.loads((backups / "manifest.json").read_text())
+    changed_manifest(
+        backups, clauses=[CLAUSE], controls=["other.control"], control_details=[], workflows=[]
+    )
+    assert manifest["bundles"]
+    check = inspector.check(backups)
+    assert (check.verdict, check.problems) == ("care", {})
+    assert "no signed result for the clauses 5.3" in check.text
 
 
 def test_hashes_of_the_page_equal_those_of_the_browser_for_every_length(

@@ -102,6 +102,8 @@ def test_pack_has_only_bundles_and_ledger_rows_that_the_visitor_may_read(
     }
     left_out = {entry["name"] for entry in manifest["workflows_left_out"]}
     assert left_out == hidden
+    workflows = {entry["workflow"] for entry in manifest["findings"]}
+    assert all(DAG_OF[name] in role.reads for name in workflows - {""})
     for name in hidden:
         assert not any(member.startswith(f"bundles/{name}/") for member in archive.namelist())
 

@@ -438,7 +438,7 @@ class Checker {
     const isOfClauses = (row) => row.controls.some((control) => controls.has(control));
     const workflows = new Set(this.manifest.workflows);
     for (const row of this.rows) if (isOfClauses(row)) workflows.add(row.dag_id);
-    let removed = 0, others = 0, present = 0;
+    let removed = 0, others = 0, present = 0, further = 0;
     const otherControls = new Set();
     for (const row of this.rows) {
       const sealed = Date.parse(row.sealed_at);
@@ -447,6 +447,7 @@ class Checker {
       const isWithout = row.controls.length === 0 && workflows.has(row.dag_id);
       if (!isOfClauses(row) && !isWithout) {
         if (row.controls.length) others += 1;
+        if (this.folders.has(row.bundle)) further += 1;
         for (const control of row.controls) otherControls.add(control);
       } else if (row.seq <= this.removedUpTo) {
         removed += 1;
@@ -460,6 +461,7 @@ class Checker {
       this.note("other_controls", { count: others, controls: otherControls.size }, [...otherControls].sort());
     }
     this.isEmpty = present === 0;
+    if (further) this.note("further_bundles", { count: further });
     if (removed) this.note("removed", { count: removed });
     if (this.counts.bundles === 0 && removed === 0) this.note("no_bundles");
     const failed = this.manifest.bundles.filter((bundle) => bundle.verified === false).length;
