@@ -24,7 +24,7 @@ from include.workbooks.saving import pack_archive, unpack_archive
 
 if TYPE_CHECKING:
     from docx.document import Document as File
-    from docx.table import _Cell
+    from docx.table import _Cell, _Row
     from docx.text.paragraph import Paragraph as Line
 
 _TEMPLATE = Path(__file__).parent / "templates" / "docx"
@@ -156,15 +156,25 @@ class _DocumentWriter:
     def add_end(self, document: Document) -> None:
         """Add the signature entries and the final note of a document."""
         if document.signature:
+            self._keep_last_line_with_next()
             self._add_line("").paragraph_format.keep_with_next = True
             grid = self._elements.add_grid(self._file, _SIGNATURE, framed=False)
             for entry in document.signature:
                 self._add_signature(entry, *self._elements.add_row(grid))
+            for row in grid.rows:
+                _keep_with_next(row)
             self._below_table = True
         if document.footer:
             self._add_line(self._words.text(document.footer), "Note")
         elif self._below_table:  # a document must not end with a table
             self._add_line("")
+
+    def _keep_last_line_with_next(self) -> None:
+        """Keep the last paragraph, or the last row of the last table, on the page of the next."""
+        if self._below_table:
+            _keep_with_next(self._file.tables[-1].rows[-1])
+        elif self._file.paragraphs:
+            self._file.paragraphs[-1].paragraph_format.keep_with_next = True
 
     def _add_form(self, form: Form, heading: str) -> None:
         if not form.entries:
@@ -253,3 +263,10 @@ class _DocumentWriter:
             self._elements.add_text(
                 line, text, chinese=self._words.chinese, character_style=character_style
             )
+
+
+def _keep_with_next(row: _Row) -> None:
+    """Keep a row of a table on the page of the next row, or of the paragraph below the table."""
+    for cell in row.cells:
+        for line in cell.paragraphs:
+            line.paragraph_format.keep_with_next = True

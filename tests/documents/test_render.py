@@ -12,9 +12,12 @@ import pytest
 from pypdf import PdfReader
 
 from include.documents.html import render_html
+from include.documents.model import Document, Entry, Section
 from include.documents.render import render_forms
+from include.messages import verbatim
 from include.reports import render
-from include.reports.render import render_pdf
+from include.reports.model import Paragraph, Steps
+from include.reports.render import render_pdf, render_pdfs
 from tests.documents import sample
 
 NAMES = ["en.docx", "en.html", "en.pdf", "zh-CN.docx", "zh-CN.html", "zh-CN.pdf"]
@@ -108,6 +111,47 @@ def test_pdf_shows_html_markup_in_texts_as_plain_text(tmp_path: Path):
     assert text.count("W") >= 3_000
     assert text.count("alert(1)</script>") > 10
     assert r"\u202eevil" in text
+
+
+def letter(lines: int, *, steps: bool) -> Document:
+    """Return a letter of some lines, with signature lines and a final note."""
+    *words, last = [verbatim(f"line {number}") for number in range(1, lines)] + [verbatim("LAST")]
+    blocks = (
+        (Steps(items=[*words, last]),)
+        if steps
+        else tuple(Paragraph(text=text) for text in [*words, last])
+    )
+    return Document(
+        title=verbatim("Letter"),
+        dated=sample.AWARE,
+        sections=(Section(heading=verbatim("Content"), blocks=blocks),),
+        signature=(
+            Entry(label=verbatim("NAME"), required=False),
+            Entry(label=verbatim("SEAL"), required=False),
+        ),
+        footer=verbatim("NOTE"),
+    )
+
+
+@pytest.mark.pdf
+@pytest.mark.parametrize("steps", [True, False], ids=["steps", "paragraphs"])
+def test_signature_lines_and_final_note_are_on_the_page_of_the_last_paragraph(
+    tmp_path: Path, steps: bool
+) -> None:
+    """For every length of the letter, wherever its page ends."""
+    html = {
+        f"{lines}.pdf": render_html(letter(lines, steps=steps), "en", sample.ZONE)
+        for lines in range(14, 50)
+    }
+    files, not_made = render_pdfs(html)
+    assert not_made == {}
+    counts = set()
+    for content in files.values():
+        texts = [page for page in pages(content, tmp_path) if page.strip()]
+        counts.add(len(texts))
+        for words in ("LAST", "NAME", "SEAL", "NOTE"):
+            assert words in texts[-1]
+    assert counts == {1, 2}
 
 
 def test_render_forms_without_pdf_creates_html_and_word_files():

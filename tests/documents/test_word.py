@@ -12,9 +12,10 @@ import pytest
 from docx.document import Document as File
 from docx.oxml.ns import qn
 
+from include.documents.model import Section
 from include.documents.word import render_docx
 from include.messages import verbatim
-from include.reports.model import Steps
+from include.reports.model import Paragraph, Steps
 from tests.documents import sample
 
 SERIF, SANS = ("Times New Roman", "SimSun"), ("Arial", "SimHei")
@@ -198,3 +199,15 @@ def test_word_file_shows_html_markup_in_texts_as_plain_text(hostile: bytes):
     assert f"{shown}\n{shown}" in values
     assert any(value.startswith("W" * 50_000) for value in values)
     assert any("缺失" in value for value in values)
+
+
+def test_last_paragraph_signature_lines_and_final_note_stay_on_one_page() -> None:
+    """Word keeps a paragraph on the page of the next one if both are marked so."""
+    for block in (Paragraph(text=verbatim("LAST")), Steps(items=[verbatim("x"), verbatim("LAST")])):
+        document = sample.report().model_copy(update={"sections": (Section(blocks=(block,)),)})
+        file = opened(render_docx(document, "en", sample.ZONE))
+        last = next(line for line in file.paragraphs if line.text == "LAST")
+        *_, signature = file.tables
+        rows = [line for row in signature.rows for cell in row.cells for line in cell.paragraphs]
+        after = file.paragraphs[[line.text for line in file.paragraphs].index("LAST") + 1]
+        assert all(line.paragraph_format.keep_with_next for line in (last, after, *rows))
