@@ -46,11 +46,15 @@ class DocumentTexts:
         return visible(self.translator.text(_map_strings(message, _line_feeds)))
 
     def letterhead(self, document: Document) -> list[str]:
-        """Return two lines of text for the start of a document: its reference and its date.
+        """Return lines of text for the start of a document: its reference, policy and date.
 
-        If the document has no reference, only the line with the date is returned.
+        The lines of a reference and a policy are left out if the document does not state them.
         """
-        stated = [(_("Reference"), document.reference)] if document.reference else []
+        stated: list[tuple[Message, Message | str]] = []
+        if document.reference:
+            stated.append((_("Reference"), document.reference))
+        if document.policy:
+            stated.append((_("Policy and version"), document.policy))
         moment = self.translator.datetime(document.dated)
         return [
             self.text(_("{subject}: {message}", subject=label, message=value))

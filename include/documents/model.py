@@ -82,6 +82,7 @@ class Document(StrictModel):
             "Dear customer". In Chinese it is the name of the authority, or 尊敬的客户.
         sender: name of the company.
         sender_address: postal address of the company.
+        policy: name and version of the policy that the document refers to.
         sections: sections of the document.
         signature: entries at the end of the document, such as name and date. For a blank value, the
             document leaves space for handwriting.
@@ -97,6 +98,7 @@ class Document(StrictModel):
     addressee: Message | None = None
     sender: Message | None = None
     sender_address: Message | None = None
+    policy: Message | None = None
     sections: tuple[Section, ...] = ()
     signature: tuple[Entry, ...] = ()
     footer: Message | None = None

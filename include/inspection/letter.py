@@ -16,6 +16,7 @@ from include.messages import Message, _, listed, verbatim
 from include.policy.company import Company
 from include.policy.rules import Control
 from include.reports import render as reports
+from include.reports.letterhead import letterhead_of
 from include.reports.model import Paragraph, Steps, Table, table_of
 
 REMOVED_CONTROLS = _("Controls that the policy pack no longer assigns to these clauses")
@@ -174,6 +175,7 @@ def cover_letter(facts: PackFacts) -> Document:
         addressee=_("To the inspecting authority"),
         sender=facts.company and facts.company.name_message,
         sender_address=facts.company and facts.company.address_message,
+        policy=_policy_of(facts),
         warning=warning_of(facts),
         sections=(
             Section(
@@ -220,6 +222,7 @@ def summary(facts: PackFacts) -> Document:
         dated=facts.created_at,
         sender=facts.company and facts.company.name_message,
         sender_address=facts.company and facts.company.address_message,
+        policy=_policy_of(facts),
         warning=warning_of(facts),
         sections=(
             Section(
@@ -233,6 +236,11 @@ def summary(facts: PackFacts) -> Document:
         ),
         footer=_created_with(facts),
     )
+
+
+def _policy_of(facts: PackFacts) -> Message | None:
+    letterhead = letterhead_of(facts.company)
+    return None if letterhead is None else letterhead.policy
 
 
 def _opening(facts: PackFacts) -> Message:

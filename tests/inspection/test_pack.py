@@ -24,6 +24,8 @@ from include.inspection.request import request_of
 from include.inspection.zip_stream import ZipStream
 from include.messages import verbatim
 from include.policy import PolicyPack
+from include.reports.i18n import LOCALES, Translator
+from include.reports.letterhead import letterhead_of
 from include.services.clock import FixedClock
 from include.services.errors import UsageError
 from include.services.objectstore.base import StoredObject, StoreError
@@ -166,8 +168,14 @@ def test_letter_names_company_period_clause_and_fingerprint_in_both_languages(
     fingerprint = maker.evidence.signer.fingerprint
     english = word_text(folder / "cover-letter.en.docx")
     chinese = word_text(folder / "cover-letter.zh-CN.docx")
+    policy = letterhead_of(POLICY.company)
+    assert policy is not None
+    assert policy.policy is not None
+    stated = {locale: Translator(locale).text(policy.policy) for locale in LOCALES}
     for words in ("Sample Courier Co.", "1 Sample Road", "2026-07-01 to 2026-09-30", "5.3 "):
         assert words in english, words
+    assert f"Policy and version: {stated['en']}" in english
+    assert stated["zh_CN"] in chinese
     for words in ("示例快递有限公司", "2026-07-01 至 2026-09-30", "检查资料移交函"):
         assert words in chinese, words
     for letter_text in (english, chinese):
