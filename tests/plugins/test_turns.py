@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -52,6 +54,12 @@ async def ask_often(app: App, at_once: int) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
+def in_a_thread(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Execute a coroutine in a thread of its own, because Playwright has a loop in this thread."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, coroutine).result(60)
+
+
 @pytest.fixture
 def app() -> App:
     return App()
@@ -61,7 +69,7 @@ def test_only_a_few_requests_are_processed_at_once(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(turns, "PATIENCE", 30.0)
-    asyncio.run(ask_often(app, at_once=AT_ONCE))
+    in_a_thread(ask_often(app, at_once=AT_ONCE))
     assert (app.most, app.answered) == (AT_ONCE, REQUESTS)
 
 
@@ -69,7 +77,7 @@ def test_requests_do_not_wait_longer_than_half_a_second_for_slow_requests(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(turns, "PATIENCE", 0.01)
-    asyncio.run(ask_often(app, at_once=REQUESTS))
+    in_a_thread(ask_often(app, at_once=REQUESTS))
     assert (app.most, app.answered) == (REQUESTS, REQUESTS)
 
 
@@ -78,5 +86,5 @@ def test_failed_request_gives_its_turn_to_the_next_request(
 ) -> None:
     monkeypatch.setattr(turns, "PATIENCE", 30.0)
     app.fails = True
-    asyncio.run(ask_often(app, at_once=AT_ONCE))
+    in_a_thread(ask_often(app, at_once=AT_ONCE))
     assert (app.most, app.running) == (AT_ONCE, 0)
