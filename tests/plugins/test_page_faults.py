@@ -123,6 +123,7 @@ def test_changed_evidence_ledger_row_is_reported_in_the_list_of_bundles_and_on_t
         finally:
             with unguarded(state, "evidence_ledger"):
                 state.execute(change, [row.outcome, row.seq])
+            pages_server.get(OFFICER, f"/evidence/{row.seq}")  # forgets that the row was invalid
 
 
 def test_file_added_to_a_sealed_bundle_is_reported_and_cannot_be_opened(
@@ -138,6 +139,7 @@ def test_file_added_to_a_sealed_bundle_is_reported_and_cannot_be_opened(
         assert pages_server.get(OFFICER, f"/evidence/{row.seq}/files/added.html").status_code == 404
     finally:
         file.unlink()
+        pages_server.get(OFFICER, f"/evidence/{row.seq}")  # forgets that the bundle was invalid
 
 
 def test_page_shows_present_and_required_revision_if_the_state_database_is_not_migrated(
