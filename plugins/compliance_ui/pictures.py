@@ -82,7 +82,7 @@ def draw_pictures(
         _markup(shares) if evidence else None,
         _markup(weeks),
         _markup(quarters),
-        _markup(_findings_picture(services.pack, findings, shown.moment, translator)),
+        _markup(_findings_picture(services, findings, shown.moment, translator)),
     )
 
 
@@ -156,11 +156,22 @@ def _draw_quarters(figures: ComplianceHistory, translator: Translator) -> str:
 
 
 def _findings_picture(
-    pack: PolicyPack, findings: Sequence[Finding], moment: datetime, translator: Translator
+    services: PageServices, findings: Sequence[Finding], moment: datetime, translator: Translator
 ) -> str:
+    """Return the picture of open findings, which is cached for as long as the numbers are equal."""
     if not findings:
         return ""
-    counts = list(by_owner_and_age(findings, moment).items())
+    pack = services.pack
+    counts = [
+        (owner, tuple(groups)) for owner, groups in by_owner_and_age(findings, moment).items()
+    ]
+    key = ("findings", translator.locale, pack.sha256, tuple(counts))
+    return services.cache.picture(key, lambda: _draw_findings(pack, counts, translator))
+
+
+def _draw_findings(
+    pack: PolicyPack, counts: Sequence[tuple[str, Sequence[int]]], translator: Translator
+) -> str:
     bars = [
         StackedBar(translator.text(pack.role_message(owner)), groups)
         for owner, groups in counts[:MOST_OWNERS]
