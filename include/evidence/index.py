@@ -131,8 +131,12 @@ def last_bundle(conn: Connection) -> tuple[int, str]:
 
 
 def first_sealed(conn: Connection) -> datetime | None:
-    """Return when the ledger's first bundle was sealed; None if the ledger is empty."""
-    query = text("SELECT sealed_at FROM evidence_ledger ORDER BY seq LIMIT 1")
+    """Return when bundle 1 was sealed; None if the ledger has no row for it.
+
+    The row is missing if no bundle was sealed yet, or if the row was deleted with the files of old
+    bundles. In the second case, nothing states when the first bundle was sealed.
+    """
+    query = text("SELECT sealed_at FROM evidence_ledger WHERE seq = 1")
     moment: datetime | None = conn.scalar(query)
     return moment
 

@@ -157,6 +157,19 @@ def test_missing_row_count_returns_number_of_ledger_rows_missing_after_the_last_
         savepoint.rollback()
 
 
+def test_time_of_the_first_seal_is_unknown_after_the_first_ledger_row_was_pruned(
+    conn: Connection, rows: list[LedgerRow]
+) -> None:
+    assert index.first_sealed(conn) == rows[0].sealed_at
+    savepoint = conn.begin_nested()
+    try:
+        conn.exec_driver_sql(UNGUARDED)
+        conn.execute(evidence_ledger.delete().where(evidence_ledger.c.seq == 1))
+        assert index.first_sealed(conn) is None
+    finally:
+        savepoint.rollback()
+
+
 def test_function_workflows_returns_every_workflow_name_of_the_ledger(conn: Connection) -> None:
     """The SQL query is recursive. It must not skip a name."""
     assert sorted(index.workflows(conn)) == sorted(WORKFLOWS)
