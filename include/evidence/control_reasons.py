@@ -39,7 +39,7 @@ def reason_of(evidence: ControlEvidence, zone: tzinfo) -> Message | None:
             due=due_on or "",
         )
     if evidence.status.state is ControlState.NO_EVIDENCE:
-        if cause := _cause_of(evidence):
+        if cause := _first_finding_about_clause(evidence):
             return _(
                 "The run of {day} did not measure this control. {cause}", day=sealed_on, cause=cause
             )
@@ -47,8 +47,8 @@ def reason_of(evidence: ControlEvidence, zone: tzinfo) -> Message | None:
     return _("The evidence of {day} is too large to be checked while you wait.", day=sealed_on)
 
 
-def _cause_of(evidence: ControlEvidence) -> Message | None:
-    """Return the first finding of the newest bundle about the clause of the control, if any."""
+def _first_finding_about_clause(evidence: ControlEvidence) -> Message | None:
+    """Return the text of the newest bundle's first finding about the control's clause, if any."""
     texts = (
         finding.message
         for finding in evidence.findings

@@ -252,9 +252,9 @@ def _move_to_end(state: Engine, numbers: Collection[int]) -> None:
 def unread_bundles(conn: Connection) -> list[int]:
     """Return the sequence numbers of bundles whose findings are not in the register.
 
-    They are in the order in which a later call reads them again.
     These bundles did not verify, could not be read, or their findings could not be stored, when the
-    register followed the ledger. At most the last 1000 are known.
+    register followed the ledger. They are in the order in which later calls read them again. At
+    most the last 1000 are known.
     """
     return list(conn.scalar(select(finding_progress.c.unread)) or ())
 

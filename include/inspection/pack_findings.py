@@ -18,7 +18,7 @@ from include.state.tables import evidence_ledger
 
 
 @dataclass(frozen=True)
-class Report:
+class ReportingBundle:
     """A bundle that reported a finding.
 
     Attributes:
@@ -57,7 +57,7 @@ class PackFinding:
     description: Message
     state: Message
     is_closed: bool
-    reports: tuple[Report, ...]
+    reports: tuple[ReportingBundle, ...]
 
 
 def read_findings(
@@ -135,7 +135,7 @@ def _bundles_of(finding: Finding) -> list[str]:
 
 
 def _ledger_rows(conn: Connection, bundles: Collection[str]) -> dict[str, tuple[int, str]]:
-    """Return the number and the workflow of each bundle of which the ledger has a row."""
+    """Return the number and the workflow of each bundle that has a row in the ledger."""
     ledger = evidence_ledger.c
     names = literal(sorted(bundles), ARRAY(Text))
     query = select(ledger.bundle, ledger.seq, ledger.dag_id).where(ledger.bundle == names.any_())
@@ -155,7 +155,7 @@ def _pack_finding(
         name = bundle.partition("/")[0]
         number, workflow = rows.get(bundle, (None, name))
         if may_read(name) and may_read(workflow):
-            reports.append(Report(number, bundle))
+            reports.append(ReportingBundle(number, bundle))
     return PackFinding(
         number=finding.id,
         clause=origin.clause,

@@ -162,9 +162,7 @@ def overview(
         first_sealed_on=first_sealed_on,
         yours=sum(action.is_for_visitor for action in actions),
         open_actions=len(actions),
-        overdue_actions=sum(
-            action.due_at is not None and action.due_at < shown.moment for action in actions
-        ),
+        overdue_actions=sum(action.is_overdue(shown.moment) for action in actions),
         title_of=title_of,
         hidden=controls.hidden,
         open_findings=len(findings),

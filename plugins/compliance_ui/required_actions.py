@@ -47,6 +47,10 @@ class RequiredAction:
     is_for_visitor: bool
     path: str
 
+    def is_overdue(self, now: datetime) -> bool:
+        """Return whether the deadline has passed."""
+        return self.due_at is not None and self.due_at < now
+
 
 def open_actions(session: Session, visitor: Visitor) -> list[RequiredAction]:
     """Return the unanswered required actions that the visitor may read, earliest deadline first.

@@ -33,7 +33,7 @@ class Turns:
             return
         has_turn = True
 
-        async def ending(message: Message) -> None:
+        async def send_after_release(message: Message) -> None:
             nonlocal has_turn
             if has_turn and message["type"] == "http.response.start":
                 has_turn = False
@@ -41,7 +41,7 @@ class Turns:
             await send(message)
 
         try:
-            await self._app(scope, receive, ending)
+            await self._app(scope, receive, send_after_release)
         finally:
             if has_turn:
                 self._turns.release()

@@ -208,7 +208,7 @@ def _action_item(action: RequiredAction, now: datetime) -> WorkItem:
         people=action.people,
         due_at=action.due_at,
         has_time=True,
-        is_overdue=action.due_at is not None and action.due_at < now,
+        is_overdue=action.is_overdue(now),
         state=_WAITS_FOR_ANSWER,
         path=action.path,
         is_in_airflow=True,

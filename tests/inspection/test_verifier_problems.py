@@ -102,7 +102,7 @@ class Forger:
         self.sums.with_name("SHA256SUMS.sig").write_bytes(signature)
 
     def leave_out_row(self, *workflows: str) -> None:
-        """Remove row 4, and name the workflows to which it is said to belong."""
+        """Remove row 4, and name workflows for it in manifest.json."""
         cut_row(self.folder, 4)
         named = [{"name": name, "title": {"en": name, "zh-CN": name}} for name in workflows]
         changed_manifest(self.folder, ledger_rows_left_out=1, ledger_workflows_left_out=named)

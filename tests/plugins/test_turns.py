@@ -65,20 +65,19 @@ def app() -> App:
     return App()
 
 
-def test_only_a_few_requests_are_processed_at_once(
-    app: App, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("patience", "at_once"),
+    [
+        pytest.param(30.0, AT_ONCE, id="few-at-once"),
+        pytest.param(0.01, REQUESTS, id="all-at-once-if-patience-ends"),
+    ],
+)
+def test_requests_wait_for_their_turn_until_their_patience_ends(
+    app: App, monkeypatch: pytest.MonkeyPatch, patience: float, at_once: int
 ) -> None:
-    monkeypatch.setattr(turns, "PATIENCE", 30.0)
-    in_a_thread(ask_often(app, at_once=AT_ONCE))
-    assert (app.most, app.answered) == (AT_ONCE, REQUESTS)
-
-
-def test_requests_do_not_wait_longer_than_half_a_second_for_slow_requests(
-    app: App, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(turns, "PATIENCE", 0.01)
-    in_a_thread(ask_often(app, at_once=REQUESTS))
-    assert (app.most, app.answered) == (REQUESTS, REQUESTS)
+    monkeypatch.setattr(turns, "PATIENCE", patience)
+    in_a_thread(ask_often(app, at_once))
+    assert (app.most, app.answered) == (at_once, REQUESTS)
 
 
 def test_failed_request_gives_its_turn_to_the_next_request(

@@ -29,8 +29,8 @@ def h(hours: float) -> datetime:
     return AWARE + timedelta(hours=hours)
 
 
-def graded(place: int, grade: str, hours: float) -> Entry:
-    return entry(place, Kind.GRADED, h(hours), grade=grade)
+def graded(number: int, grade: str, hours: float) -> Entry:
+    return entry(number, Kind.GRADED, h(hours), grade=grade)
 
 
 LARGER = graded(1, "larger", 1)
