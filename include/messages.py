@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from datetime import date, datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})")
@@ -50,8 +50,8 @@ class Message(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     text: str
-    values: dict[str, Value | Message] = {}
-    translations: dict[str, str] = {}
+    values: dict[str, Value | Message] = Field(default_factory=dict)
+    translations: dict[str, str] = Field(default_factory=dict)
 
 
 def _(text: str, /, **values: Any) -> Message:

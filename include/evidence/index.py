@@ -120,16 +120,6 @@ def controls_of(conn: Connection) -> dict[str, frozenset[str]]:
     return by_workflow
 
 
-def last_bundle(conn: Connection) -> tuple[int, str]:
-    """Return the sequence number and the SHA256SUMS digest of the ledger's last bundle.
-
-    Return (0, "") if the ledger is empty.
-    """
-    query = text("SELECT seq, sums_sha256 FROM evidence_ledger ORDER BY seq DESC LIMIT 1")
-    row = conn.execute(query).one_or_none()
-    return (row[0], row[1]) if row else (0, "")
-
-
 def first_sealed(conn: Connection) -> datetime | None:
     """Return when bundle 1 was sealed; None if the ledger has no row for it.
 

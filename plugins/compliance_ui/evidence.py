@@ -27,7 +27,7 @@ from include.services.errors import ServiceError
 from include.services.objectstore.base import ObjectMissing
 from plugins.compliance_ui.access import Visitor, visitor_of
 from plugins.compliance_ui.language import locale_of
-from plugins.compliance_ui.page_services import PageServices, page_services
+from plugins.compliance_ui.page_services import LedgerState, PageServices, page_services
 from plugins.compliance_ui.rendering import render_navigation_page
 from plugins.compliance_ui.workflow_names import dag_of, title_of
 
@@ -89,9 +89,9 @@ def evidence(
         direction = Direction.BEFORE if last or before is not None else Direction.AFTER
         begin = None if last else before if before is not None else after
         page = index.page(conn, bundle_filter, order, direction, begin)
-        total = bundle_count(services, conn, bundle_filter)
         pruned = services.bundle_reader.pruned_up_to(conn)
         ledger = services.ledger(conn, pruned)
+        total = bundle_count(services, conn, bundle_filter, ledger)
     filters = {
         "workflow": workflow, "clause": clause, "outcome": str(outcome), "since": since,
         "until": until, "order": order.value,
@@ -220,7 +220,9 @@ def _runs_that_could_not_run(
     return frozenset(numbers)
 
 
-def bundle_count(services: PageServices, conn: Connection, bundle_filter: BundleFilter) -> int:
+def bundle_count(
+    services: PageServices, conn: Connection, bundle_filter: BundleFilter, ledger: LedgerState
+) -> int:
     """Return the number of bundles that match a filter.
 
     The number is cached until a row is added to the evidence ledger.
@@ -229,8 +231,9 @@ def bundle_count(services: PageServices, conn: Connection, bundle_filter: Bundle
         services: services for the request.
         conn: connection to the state database.
         bundle_filter: the filter.
+        ledger: state of the ledger.
     """
-    key = (bundle_filter, index.last_bundle(conn))
+    key = (bundle_filter, ledger.newest)
     return services.cache.count(key, lambda: index.count(conn, bundle_filter))
 
 

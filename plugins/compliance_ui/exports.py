@@ -26,6 +26,7 @@ from include.evidence.ledger import LedgerRow
 from include.evidence.model import Outcome
 from include.exports import excel, pdf
 from include.exports.model import EXCEL_ROWS, ExportColumn, ExportTable, rows_of
+from include.findings import register
 from include.messages import Message, _, listed
 from include.orchestration.access.permissions import Page
 from include.policy import PolicyPack
@@ -119,7 +120,7 @@ def export_findings(
     services = page_services()
     now = services.now()
     with services.read_connection() as conn:
-        findings = readable_findings(conn, visitor)
+        findings = readable_findings(register.list_findings(conn), visitor)
     overdue = sum(finding.overdue(now.date()) for finding in findings)
     facts: list[tuple[Message, Cell]] = [(_("Overdue findings"), overdue)]
     columns = finding_columns(services.pack, now.date())
@@ -377,11 +378,12 @@ def _download_bundles(
     pruned = services.bundle_reader.pruned_up_to(conn)
     number, sealed, *others = _bundle_columns(services.pack, services.bundle_reader, pruned)
     columns = [number, sealed, *further_columns, *others]
-    total = bundle_count(services, conn, bundle_filter)
+    ledger = services.ledger(conn, pruned)
+    total = bundle_count(services, conn, bundle_filter, ledger)
     rows = _bundles(conn, bundle_filter, order)
     table = _table(
         services, visitor, title, _period(days), columns, rows, total, facts,
-        ledger_warnings(services.ledger(conn, pruned)),
+        ledger_warnings(ledger),
     )  # fmt: skip
     return _download(request, services, table, name, suffix)
 

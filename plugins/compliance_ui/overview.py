@@ -115,7 +115,7 @@ def overview(
     with services.read_connection() as conn:
         controls = shown_controls(services, conn, visitor, shown)
         evidence, ledger = controls.evidence, controls.ledger
-        findings = readable_findings(conn, visitor, as_of=shown.as_of)
+        findings = readable_findings(services.findings(conn, ledger, shown.as_of), visitor)
         history = services.history(conn)
         pictures = draw_pictures(
             services, history, evidence, shown, controls.known_since, findings, translator

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -22,9 +22,11 @@ from include.evidence import index
 from include.evidence.bundle_reader import BundleReader
 from include.evidence.check import EvidenceRefused
 from include.evidence.control_history import ControlHistory
-from include.evidence.ledger import RowChecker, RowCheckState, head
+from include.evidence.folder import Link
+from include.evidence.ledger import LedgerRow, RowChecker, RowCheckState, head
 from include.evidence.ledger_recovery import pending_signature
 from include.evidence.signing import TrustedKeys
+from include.findings.register import Finding, list_findings
 from include.orchestration.run import airflow_connections
 from include.policy import PolicyPack
 from include.service_container import Services
@@ -39,6 +41,7 @@ COUNTS = 512  # cached counts of filtered lists
 PICTURES = 1024  # cached pictures and tables, of at most some 40 KiB each
 PAST_CACHED_FOR = 600.0  # seconds; then the evidence of a past day is read and checked again
 PAST_DAYS = 128  # past days whose evidence is cached
+FINDINGS_CACHED_FOR = 5.0  # seconds; then the overview reads the open findings again
 HISTORY_COMPARED_AFTER = 60.0  # seconds; then rows deleted from the history index are noticed
 # Tasks retry six times with a timeout of a minute. With that, forty requests for pages would block
 # all threads of the server.
@@ -162,11 +165,13 @@ class LedgerState:
         row_check: state of the check for changed ledger rows.
         registers_lost: whether the newest bundle reports that registers, such as the register of
             legal holds, lost entries that an earlier bundle had sealed.
+        newest: link to the newest bundle; None if the ledger is empty.
     """
 
     missing: int
     row_check: RowCheckState
     registers_lost: bool = False
+    newest: Link | None = None
 
     @property
     def broken(self) -> bool:
@@ -287,6 +292,23 @@ class PageServices:
         self.cache.get("history_compared", compare, address, HISTORY_COMPARED_AFTER)
         return history
 
+    def findings(
+        self, conn: Connection, ledger: LedgerState, as_of: datetime | None
+    ) -> Sequence[Finding]:
+        """Return the findings that were open at a time, ordered by due date.
+
+        The findings that are open now are read again after five seconds, or when a run was sealed.
+
+        Args:
+            conn: connection to the state database.
+            ledger: state of the evidence ledger.
+            as_of: a past time; None for now.
+        """
+        if as_of is not None:
+            return list_findings(conn, as_of=as_of)
+        key = (self.core.role_database("pages_db", "state_db").conninfo(), ledger.newest)
+        return self.cache.get("findings", lambda: list_findings(conn), key, FINDINGS_CACHED_FOR)
+
     def ledger(self, conn: Connection, pruned: int) -> LedgerState:
         """Return which parts of the evidence ledger and the registers are missing or changed.
 
@@ -295,22 +317,22 @@ class PageServices:
             pruned: sequence number of the last bundle whose ledger row may have been deleted after
                 its retention period.
         """
+        newest = head(conn)
+        link = newest.link if newest else None
         missing = self.cache.get(
             "lost",
             lambda: index.missing_row_count(conn, pruned),
-            index.last_bundle(conn),
+            link,
             seconds=LOSSES_CACHED_FOR,
         )
-        return LedgerState(missing, self.watcher.status(conn), self._registers_lost(conn))
+        registers_lost = newest is not None and self._reports_lost_registers(newest)
+        return LedgerState(missing, self.watcher.status(conn), registers_lost, link)
 
-    def _registers_lost(self, conn: Connection) -> bool:
+    def _reports_lost_registers(self, newest: LedgerRow) -> bool:
         """Return whether the newest bundle reports that registers lost entries.
 
         Return False if the newest bundle cannot be read. The pages show such a bundle as invalid.
         """
-        newest = head(conn)
-        if newest is None:
-            return False
         try:
             registers = self.bundle_reader.result(newest).registers
         except (EvidenceRefused, StoreError):

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from include.evidence import control_index, index
+from include.evidence import control_index
 from include.evidence.checkpoint import newest_checkpoint
 from include.evidence.control_evidence import ControlEvidence, PruneState, read_control_evidence
 from plugins.compliance_ui.access import Visitor
@@ -49,6 +49,7 @@ def shown_controls(
     controls = [control for control in pack.controls if control.workflow in dags]
     checkpoint = newest_checkpoint(conn, services.bundle_reader.keys)
     known_since = control_index.known_since(conn)
+    ledger = services.ledger(conn, checkpoint.up_to_seq if checkpoint else 0)
 
     def read() -> list[ControlEvidence]:
         return read_control_evidence(
@@ -62,7 +63,6 @@ def shown_controls(
             known_since=known_since,
         )
 
-    past = (shown.day, pack.sha256, dags, checkpoint, index.last_bundle(conn))
+    past = (shown.day, pack.sha256, dags, checkpoint, ledger.newest)
     evidence = services.cache.past(past, read) if shown.is_past else read()
-    ledger = services.ledger(conn, checkpoint.up_to_seq if checkpoint else 0)
     return ShownControls(evidence, ledger, len(pack.controls) - len(controls), known_since)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from enum import StrEnum
@@ -118,25 +119,21 @@ def work_items(
         roles = roles_of(pack, visitor)
         items += [
             _finding_item(pack, visitor, roles, finding, now)
-            for finding in readable_findings(conn, visitor)
+            for finding in readable_findings(register.list_findings(conn), visitor)
         ]
     return sorted(items, key=_urgency)
 
 
-def readable_findings(
-    conn: Connection, visitor: Visitor, *, as_of: datetime | None = None
-) -> list[Finding]:
-    """Return the open findings of the register that a visitor may read.
+def readable_findings(findings: Sequence[Finding], visitor: Visitor) -> list[Finding]:
+    """Return the findings that a visitor may read.
 
     A visitor may read the findings of a workflow whose DAG the visitor may read. Findings about the
     evidence and the registers belong to no workflow: every visitor may read them.
 
     Args:
-        conn: connection to the state database.
+        findings: findings of the register.
         visitor: the visitor.
-        as_of: a past time at which the findings were open; None for now.
     """
-    findings = register.list_findings(conn, as_of=as_of)
     dags = visitor.readable(filter(None, {dag_of_finding(finding) for finding in findings}))
     return [
         finding

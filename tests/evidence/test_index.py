@@ -152,7 +152,6 @@ def test_missing_row_count_returns_number_of_ledger_rows_missing_after_the_last_
         assert index.missing_row_count(conn, pruned) == len(
             {seq for seq in gone if pruned < seq < last}
         )
-        assert index.last_bundle(conn)[0] == last
     finally:
         savepoint.rollback()
 
@@ -204,4 +203,3 @@ def test_page_of_empty_ledger_has_no_bundles(migrated_database: str) -> None:
         assert index.workflows(conn) == []
         result = index.page(conn, BundleFilter(frozenset(WORKFLOWS)))
         assert (list(result.rows), result.before, result.after) == ([], False, False)
-        assert index.last_bundle(conn) == (0, "")

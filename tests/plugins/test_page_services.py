@@ -11,8 +11,15 @@ import pytest
 from sqlalchemy import Engine, create_engine
 
 from include.composition import services_from
+from include.findings.register import open_finding
+from include.messages import verbatim
 from include.services.objectstore.s3 import S3Store
-from plugins.compliance_ui.page_services import COUNTS, PageServices, SharedCache
+from plugins.compliance_ui.page_services import (
+    COUNTS,
+    FINDINGS_CACHED_FOR,
+    PageServices,
+    SharedCache,
+)
 from tests.evidence.register_fixtures import sealed_company
 
 
@@ -140,3 +147,34 @@ def test_ledger_state_is_broken_if_the_newest_evidence_bundle_reports_lost_regis
         with company.state.connect() as conn:
             ledger = page_services.ledger(conn, 0)
         assert (ledger.registers_lost, ledger.broken) == (True, True)
+
+
+def test_open_findings_are_read_again_when_a_run_was_sealed_or_their_lifetime_ended(
+    migrated_database: str, tmp_path: Path, cache: SharedCache, now: list[float]
+) -> None:
+    with sealed_company(migrated_database, tmp_path) as (company, services):
+        page_services = PageServices(services, cache)
+
+        def enter(reference: str) -> None:
+            with company.state.begin() as conn:
+                open_finding(
+                    conn, kind="audit", reference=reference, description=verbatim(reference),
+                    owner="dpo", opened_at=services.clock.now(),
+                    due_on=services.clock.now().date(),
+                )  # fmt: skip
+
+        def references() -> set[str]:
+            with company.state.connect() as conn:
+                ledger = page_services.ledger(conn, 0)
+                return {item.reference for item in page_services.findings(conn, ledger, None)}
+
+        before = references()
+        enter("first")
+        assert references() == before
+        company.seal()
+        assert references() == before | {"first"}
+        enter("second")
+        now[0] += FINDINGS_CACHED_FOR - 1
+        assert references() == before | {"first"}
+        now[0] += 1
+        assert references() == before | {"first", "second"}
