@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,16 @@ from tests.evidence.conftest import evidence, migrated, open_evidence, signer
 from tests.evidence.support import Evidence
 from tests.inspection.inspector import Inspector
 from tests.inspection.support import PackMaker
+from tests.support.without_pdf import without_pdf
 
 __all__ = ["evidence", "migrated", "signer"]
+
+
+@pytest.fixture(autouse=True)
+def _without_pdf_files(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Skip the conversion to PDF, which takes most of the time, except in tests marked `pdf`."""
+    with nullcontext() if request.node.get_closest_marker("pdf") else without_pdf():
+        yield
 
 
 @pytest.fixture

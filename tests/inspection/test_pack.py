@@ -7,7 +7,6 @@ import json
 import subprocess
 import zipfile
 from collections.abc import Iterator
-from contextlib import nullcontext
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -44,7 +43,6 @@ from tests.inspection.support import (
 )
 from tests.support.registers import unguarded
 from tests.support.s3 import MotoServer, client_for, new_bucket
-from tests.support.without_pdf import without_pdf
 
 COMMON = {
     "HOW-TO-CHECK.txt",
@@ -63,13 +61,6 @@ COMMON = {
     "summary.zh-CN.pdf",
     "verify.html",
 }
-
-
-@pytest.fixture(autouse=True)
-def _without_pdf_files(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Skip the conversion to PDF, which takes most of the time, except in tests marked `pdf`."""
-    with nullcontext() if request.node.get_closest_marker("pdf") else without_pdf():
-        yield
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:
