@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 
 from sqlalchemy import Connection
 
@@ -62,16 +62,17 @@ def remind_owners(
     return [finding.id for finding in due]
 
 
-def keep_open_keys(conn: Connection, keys: Sequence[str]) -> set[str]:
-    """Return the keys of those reminders whose finding is not closed.
+def keep_due_keys(conn: Connection, keys: Sequence[str], today: date) -> set[str]:
+    """Return the keys of those reminders whose finding is open, and its risk not accepted.
 
     Args:
         conn: connection to the state database.
         keys: keys of reminders that `remind_owners` queued. Each key begins with the number of the
             finding.
+        today: current date.
     """
-    open_numbers = {str(finding.id) for finding in list_findings(conn)}
-    return {key for key in keys if key.partition("/")[0] in open_numbers}
+    due = {str(finding.id) for finding in list_findings(conn) if not finding.is_accepted(today)}
+    return {key for key in keys if key.partition("/")[0] in due}
 
 
 def _notifications(

@@ -10,7 +10,7 @@ import psycopg
 from psycopg.sql import Identifier
 
 from include.approvals.approvers import group_members
-from include.findings.reminders import keep_open_keys
+from include.findings.reminders import keep_due_keys
 from include.messages import _
 from include.sampling import conclusion_report, report
 from include.sampling.closing import EVALUATE, FIND_WORKPAPERS
@@ -70,14 +70,14 @@ def respondents(run: RunContext[AuditRules]) -> list[Sequence[str]]:
 
 
 def still_due(run: RunContext[None], keys: Sequence[str]) -> set[str]:
-    """Return the keys of the queued reminders whose findings are still open.
+    """Return the keys of the queued reminders whose findings are open, and the risk not accepted.
 
     Args:
         run: context of the run.
         keys: keys of queued reminders. A key begins with the number of the finding.
     """
     with run.state.connect() as conn:
-        return keep_open_keys(conn, keys)
+        return keep_due_keys(conn, keys, run.today)
 
 
 SAMPLE_AUDIT = Workflow[AuditRules](

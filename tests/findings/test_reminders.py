@@ -8,8 +8,9 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import Engine, text
 
+from include.evidence.model import Outcome
 from include.findings import register
-from include.findings.reminders import keep_open_keys, remind_owners
+from include.findings.reminders import keep_due_keys, remind_owners
 from include.messages import verbatim
 from include.notify.outbox import Run
 from include.policy.rules import NotificationRules, Role
@@ -78,15 +79,26 @@ def test_rollback_after_remind_owners_leaves_no_notification(state: Engine) -> N
     assert reminded(state, datetime(2026, 11, 10, 9, tzinfo=SHANGHAI)) == [1]
 
 
-def test_keep_open_keys_returns_only_notification_keys_of_open_findings(state: Engine) -> None:
+def test_keep_due_keys_returns_only_notification_keys_of_open_findings(state: Engine) -> None:
     reminded(state, datetime(2026, 11, 10, 9, tzinfo=SHANGHAI))
     queued_keys = ["1/2026-11-10", "1/2026-11-10#1", "2/2026-11-10", "77/2026-11-10"]
     with state.begin() as conn:
-        assert keep_open_keys(conn, queued_keys) == set(queued_keys[:3])
+        assert keep_due_keys(conn, queued_keys, DUE) == set(queued_keys[:3])
         register.answer(conn, 1, cause="No form", action="A form", by="owner", at=OPENED)
-        assert keep_open_keys(conn, queued_keys) == set(queued_keys[:3])
+        assert keep_due_keys(conn, queued_keys, DUE) == set(queued_keys[:3])
         register.retest(conn, 1, met=True, by="auditor", at=OPENED)
-        assert keep_open_keys(conn, queued_keys) == {"2/2026-11-10"}
+        assert keep_due_keys(conn, queued_keys, DUE) == {"2/2026-11-10"}
+
+
+def test_keep_due_keys_leaves_out_findings_while_their_risk_is_accepted(state: Engine) -> None:
+    key = "1/2026-11-10"
+    with state.begin() as conn:
+        register.append_event(
+            conn, 1, register.Event.ACCEPTED, "manager", OPENED,
+            reason="A new form comes in December.", until=DUE, severity=str(Outcome.FAIL),
+        )  # fmt: skip
+        assert keep_due_keys(conn, [key], DUE) == set()
+        assert keep_due_keys(conn, [key], DUE + timedelta(days=1)) == {key}
 
 
 def test_owner_of_incident_finding_is_reminded(state: Engine) -> None:
@@ -104,7 +116,7 @@ def test_owner_of_incident_finding_is_reminded(state: Engine) -> None:
     assert reminded(state, now) == [1, number]
     assert f"{number}/2026-11-10" in keys(state)
     with state.begin() as conn:
-        assert keep_open_keys(conn, [f"{number}/2026-11-10"])
+        assert keep_due_keys(conn, [f"{number}/2026-11-10"], DUE)
         register.answer(conn, number, cause="None did", action="Scan", by="owner", at=OPENED)
         register.retest(conn, number, met=True, by="auditor", at=OPENED)
-        assert not keep_open_keys(conn, [f"{number}/2026-11-10"])
+        assert not keep_due_keys(conn, [f"{number}/2026-11-10"], DUE)
