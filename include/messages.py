@@ -13,6 +13,7 @@ from datetime import date, datetime
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.config import JsonDict
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})")
@@ -34,6 +35,9 @@ def _moment(value: Any) -> Any:
         return value
 
 
+# Pydantic would copy a default of {} for each message, which takes as long as all other work on it.
+_EMPTY: JsonDict = {"default": {}}
+
 Value = Annotated[bool | int | float | datetime | date | str, BeforeValidator(_moment)]
 
 
@@ -50,8 +54,8 @@ class Message(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     text: str
-    values: dict[str, Value | Message] = Field(default_factory=dict)
-    translations: dict[str, str] = Field(default_factory=dict)
+    values: dict[str, Value | Message] = Field(default_factory=dict, json_schema_extra=_EMPTY)
+    translations: dict[str, str] = Field(default_factory=dict, json_schema_extra=_EMPTY)
 
 
 def _(text: str, /, **values: Any) -> Message:

@@ -70,7 +70,7 @@ def respondents(run: RunContext[AuditRules]) -> list[Sequence[str]]:
 
 
 def still_due(run: RunContext[None], keys: Sequence[str]) -> set[str]:
-    """Return the keys of the queued reminders whose findings are open, and the risk not accepted.
+    """Return the keys of the queued reminders whose findings are open without an accepted risk.
 
     Args:
         run: context of the run.

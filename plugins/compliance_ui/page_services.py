@@ -22,7 +22,6 @@ from include.evidence import index
 from include.evidence.bundle_reader import BundleReader
 from include.evidence.check import EvidenceRefused
 from include.evidence.control_history import ControlHistory
-from include.evidence.folder import Link
 from include.evidence.ledger import LedgerRow, RowChecker, RowCheckState, head
 from include.evidence.ledger_recovery import pending_signature
 from include.evidence.signing import TrustedKeys
@@ -165,13 +164,14 @@ class LedgerState:
         row_check: state of the check for changed ledger rows.
         registers_lost: whether the newest bundle reports that registers, such as the register of
             legal holds, lost entries that an earlier bundle had sealed.
-        newest: link to the newest bundle; None if the ledger is empty.
+        newest: sequence number and SHA256SUMS digest of the newest bundle; None if the ledger is
+            empty.
     """
 
     missing: int
     row_check: RowCheckState
     registers_lost: bool = False
-    newest: Link | None = None
+    newest: tuple[int, str] | None = None
 
     @property
     def broken(self) -> bool:
@@ -297,7 +297,8 @@ class PageServices:
     ) -> Sequence[Finding]:
         """Return the findings that were open at a time, ordered by due date.
 
-        The findings that are open now are read again after five seconds, or when a run was sealed.
+        The findings that are open now are read again after five seconds, and also at the first
+        visit after a run was sealed. The register may enter the findings of this run only later.
 
         Args:
             conn: connection to the state database.
@@ -318,15 +319,15 @@ class PageServices:
                 its retention period.
         """
         newest = head(conn)
-        link = newest.link if newest else None
+        version = (newest.seq, newest.sums_sha256) if newest else None
         missing = self.cache.get(
             "lost",
             lambda: index.missing_row_count(conn, pruned),
-            link,
+            version,
             seconds=LOSSES_CACHED_FOR,
         )
         registers_lost = newest is not None and self._reports_lost_registers(newest)
-        return LedgerState(missing, self.watcher.status(conn), registers_lost, link)
+        return LedgerState(missing, self.watcher.status(conn), registers_lost, version)
 
     def _reports_lost_registers(self, newest: LedgerRow) -> bool:
         """Return whether the newest bundle reports that registers lost entries.

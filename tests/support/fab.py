@@ -35,6 +35,7 @@ from include.service_container import ROOT
 from tests.support.databases import temporary_database
 
 ADMIN = "Admin"  # FAB's own role
+ANSWER_TIMEOUT = 120  # seconds, for a request or a command
 READY_TIMEOUT = 600  # seconds; a start takes half a minute, and minutes on a busy machine
 MANAGER = "include.orchestration.access.manager.AccountFabAuthManager"
 # One process creates the database and serves it, because importing Airflow takes longest. Between
@@ -107,7 +108,7 @@ class FabAirflow:
             answer = requests.post(
                 f"{self.url}/auth/token",
                 json={"username": account, "password": self.passwords[account]},
-                timeout=READY_TIMEOUT,
+                timeout=ANSWER_TIMEOUT,
             )
             assert answer.status_code == 201, answer.text
             self._tokens[account] = answer.json()["access_token"]
@@ -133,7 +134,7 @@ class FabAirflow:
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=READY_TIMEOUT,
+            timeout=ANSWER_TIMEOUT,
         )
 
 
