@@ -35,7 +35,8 @@ def _moment(value: Any) -> Any:
         return value
 
 
-# Pydantic would copy a default of {} for each message, which takes as long as all other work on it.
+# Pydantic would copy a default of {} for each message, which doubles the time of creating one. The
+# published JSON schema still states this default.
 _EMPTY: JsonDict = {"default": {}}
 
 Value = Annotated[bool | int | float | datetime | date | str, BeforeValidator(_moment)]

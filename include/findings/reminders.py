@@ -63,7 +63,7 @@ def remind_owners(
 
 
 def keep_due_keys(conn: Connection, keys: Sequence[str], today: date) -> set[str]:
-    """Return the keys of those reminders whose finding is open, and its risk not accepted.
+    """Return the keys of those reminders whose finding is open without an accepted risk.
 
     Args:
         conn: connection to the state database.
