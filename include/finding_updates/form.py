@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from include.approvals.form import HAS_WORDS, Field, FormSections
 from include.messages import _
+from include.policy import PolicyPack
 
 MAX_TEXT = 1000
 
@@ -29,7 +30,7 @@ ACTIONS = {
 }
 
 
-def update_form(_rules: None) -> FormSections:
+def update_form(_pack: PolicyPack) -> FormSections:
     """Return the fields of the trigger form, by section."""
     return {
         "1. Finding / 发现事项": [

@@ -169,7 +169,7 @@ RESPOND_TO_INCIDENT = Workflow[IncidentRules](
     access=AccessGroup.INCIDENTS,
     asks_people=True,
     concurrent_runs=16,  # incidents may overlap
-    trigger_form=trigger_form,
+    trigger_form=lambda pack: trigger_form(pack.section(INCIDENT)),
     starts_unpaused=True,  # the person on call at night could not unpause it
     steps=(
         OPEN,
@@ -220,7 +220,7 @@ UPDATE_INCIDENT = Workflow[IncidentRules](
     access=AccessGroup.INCIDENTS,
     asks_people=True,
     concurrent_runs=16,
-    trigger_form=update_form,
+    trigger_form=lambda pack: update_form(pack.section(INCIDENT)),
     starts_unpaused=True,
     steps=(
         report.ENTER,

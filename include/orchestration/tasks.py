@@ -138,8 +138,7 @@ def display_name(workflow: AnyWorkflow) -> str:
 def _declared_params(workflow: AnyWorkflow) -> dict[str, Param]:
     params = {"databases": databases_param()} if workflow.chooses_databases else {}
     if workflow.trigger_form is not None:
-        rules = policy().section(workflow.rules) if workflow.rules is not None else None
-        params |= trigger_params(workflow.trigger_form(rules))
+        params |= trigger_params(workflow.trigger_form(policy()))
     return params
 
 

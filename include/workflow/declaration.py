@@ -36,6 +36,7 @@ class Cadence(StrEnum):
     DAILY = "daily"
     WEEKLY = "weekly"
     QUARTERLY = "quarterly"
+    HOURLY = "hourly"
     ON_DEMAND = "on demand"
 
 
@@ -65,6 +66,7 @@ class AccessGroup(StrEnum):
     PEOPLE = "people"
     INCIDENTS = "incidents"
     FINDINGS = "findings"
+    USE = "use"
 
 
 @dataclass(frozen=True)
@@ -122,12 +124,16 @@ class NotificationKind(Generic[RunRules]):
         addresses: for notices to customers: receives keys of queued notices, and returns key ->
             mail address, because the outbox does not store the addresses of customers. None if the
             kind is not a notice to customers.
+        secrets: receives keys of queued notifications, and returns key -> secret, such as the
+            password of a file. The mail contains the secret, and the outbox does not store it. None
+            if the kind has no secrets.
     """
 
     name: str
     title: Message
     still_due: Callable[[RunContext[RunRules], Sequence[str]], set[str]]
     addresses: Callable[[RunContext[RunRules], Sequence[str]], Mapping[str, str]] | None = None
+    secrets: Callable[[RunContext[RunRules], Sequence[str]], Mapping[str, str]] | None = None
 
 
 AnyStep = Step[RunRules, Any] | HumanTask[RunRules, Any] | Watch[RunRules]
@@ -148,9 +154,8 @@ class Workflow(Generic[RunRules]):
         access: access group of the workflow, which decides who may see and run it.
         further_topics: additional tags in the DAG list.
         chooses_databases: whether a parameter can limit a run to some of the mapped databases.
-        trigger_form: returns the fields of the trigger form, by section of the form. Its argument
-            is the workflow's section of the policy pack, or None if the pack omits the section.
-            `trigger_form` is None if the DAG file declares all parameters.
+        trigger_form: returns the fields of the trigger form for a policy pack, by section of the
+            form. `trigger_form` is None if the DAG file declares all parameters.
         asks_people: whether the workflow contains a human task.
         queue: queue of the tasks, except `seal`, `send`, and steps that declare another queue.
         concurrent_runs: maximum number of simultaneous runs.
@@ -197,7 +202,7 @@ class Workflow(Generic[RunRules]):
     access: AccessGroup
     further_topics: tuple[str, ...] = ()
     chooses_databases: bool = False
-    trigger_form: Callable[[RunRules | None], FormSections] | None = None
+    trigger_form: Callable[[PolicyPack], FormSections] | None = None
     asks_people: bool = False
     queue: Queue = Queue.DEFAULT
     concurrent_runs: int = 1
