@@ -25,6 +25,7 @@ from include.notify.notification import (
 from include.notify.rendering import NotificationLine, OutgoingMessage
 from include.notify.workflow_answers import (
     LookUpAddresses,
+    RevealSecrets,
     StillDue,
     WorkflowAnswers,
     ask_workflows,
@@ -203,6 +204,7 @@ class ClaimTerms:
         still_due: kind of notification -> callback. It receives keys of notifications, and returns
             the keys of those that are still due.
         look_up: kind of notice -> callback that returns the addresses of its recipients.
+        reveal: kind of notification -> callback that returns the secrets of its lines.
         now: current time.
         day: today's date in the policy pack's timezone.
         may_send_digests: whether digests may be sent now. They are sent outside of quiet hours, and
@@ -220,6 +222,7 @@ class ClaimTerms:
     rules: NotificationRules
     still_due: Mapping[str, StillDue]
     look_up: Mapping[str, LookUpAddresses]
+    reveal: Mapping[str, RevealSecrets]
     now: datetime
     day: date
     may_send_digests: bool
@@ -391,7 +394,12 @@ def _add_content(
     values = {"ids": [row["id"] for row in rows], "optional": list(terms.rules.may_opt_out)}
     notifications = conn.execute(_READ_NOTIFICATIONS, values).mappings().all()
     answers = ask_workflows(
-        conn, notifications, terms.still_due, terms.look_up, terms.unavailable_kinds
+        conn,
+        notifications,
+        terms.still_due,
+        terms.look_up,
+        terms.reveal,
+        terms.unavailable_kinds,
     )
     content: dict[int, list[Any]] = {row["id"]: [] for row in rows}
     waiting: dict[int, list[int]] = {}
@@ -460,7 +468,15 @@ def _add_content(
             notice_text = answers.texts.get(row["text"], "")
             following = following_counts.get(row["id"], 0)
             result.messages.append(
-                _message(terms, row, message_notifications, address, notice_text, following)
+                _message(
+                    terms,
+                    row,
+                    message_notifications,
+                    address,
+                    notice_text,
+                    following,
+                    answers.secrets,
+                )
             )
     _end_empty_messages(conn, empty, terms.now)
     ids = [*(message.id for message in result.messages), *held]
@@ -519,6 +535,7 @@ def _message(
     address: str,
     notice_text: str,
     following: int,
+    secrets: Mapping[int, str],
 ) -> ClaimedMessage:
     names = [notification["name"] for notification in notifications if notification["name"]]
     return ClaimedMessage(
@@ -534,16 +551,24 @@ def _message(
         name=names[-1] if names else "",
         address=address,
         text=notice_text,
-        items=[
-            NotificationLine(
-                *(notification[name] for name in NotificationLine.__dataclass_fields__)
-            )
-            for notification in notifications
-        ],
+        items=[_line(notification, secrets) for notification in notifications],
         refusable=all(
             notification["kind"] in terms.rules.may_opt_out for notification in notifications
         ),
         more=following,
+    )
+
+
+def _line(notification: Any, secrets: Mapping[int, str]) -> NotificationLine:
+    """Return a line of a message, with its secret if the workflow of its kind returned one."""
+    return NotificationLine(
+        id=notification["id"],
+        kind=notification["kind"],
+        key=notification["key"],
+        heading=notification["heading"],
+        line=notification["line"],
+        due_on=notification["due_on"],
+        secret=secrets.get(notification["id"], ""),
     )
 
 

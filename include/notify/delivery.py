@@ -35,7 +35,7 @@ from include.notify.claims import (
     dissolve_old_digests,
 )
 from include.notify.notification import NO_ROBOT, REFUSED, ChannelKind
-from include.notify.workflow_answers import LookUpAddresses, StillDue
+from include.notify.workflow_answers import LookUpAddresses, RevealSecrets, StillDue
 from include.policy.rules import NotificationRules, Quiet
 from include.services.clock import Clock
 from include.services.delivery_status import DeliveryStatus, Reply
@@ -142,6 +142,9 @@ class DeliveryConfig:
             subjects. It is called for each attempt to send. If it fails or is missing, the notices
             wait.
         titles: kind of notification -> display name.
+        secrets: kind of notification -> callback that returns a secret for each key, which is sent
+            with the line and never stored. It is called for each attempt to send. If it fails, the
+            notifications wait.
     """
 
     state: Engine
@@ -154,6 +157,7 @@ class DeliveryConfig:
     still_due: Mapping[str, StillDue] = field(default_factory=dict)
     addresses: Mapping[str, LookUpAddresses] = field(default_factory=dict)
     titles: Mapping[str, Message] = field(default_factory=dict)
+    secrets: Mapping[str, RevealSecrets] = field(default_factory=dict)
 
 
 def deliver(config: DeliveryConfig, *, notices: bool = True) -> DeliveryResult:
@@ -330,6 +334,7 @@ class _ChannelDelivery:
             rules=self.config.rules,
             still_due=self.config.still_due,
             look_up=self.config.addresses,
+            reveal=self.config.secrets,
             now=self.config.clock.now(),
             day=day,
             may_send_digests=may_send_digests,

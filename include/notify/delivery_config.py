@@ -10,7 +10,7 @@ from include.messages import Message
 from include.notify.channels import MailChannel, RobotChannel
 from include.notify.delivery import DeliveryConfig
 from include.notify.rendering import Writer
-from include.notify.workflow_answers import LookUpAddresses, StillDue
+from include.notify.workflow_answers import LookUpAddresses, RevealSecrets, StillDue
 from include.policy import PolicyPack
 from include.services.clock import Clock
 from include.services.connections import ConnectionSpec
@@ -29,6 +29,7 @@ def delivery_config_of(
     confirm: Mapping[str, StillDue] | None = None,
     addresses: Mapping[str, LookUpAddresses] | None = None,
     titles: Mapping[str, Message] | None = None,
+    secrets: Mapping[str, RevealSecrets] | None = None,
 ) -> DeliveryConfig:
     """Return the delivery configuration. Connections are looked up only when a message is sent.
 
@@ -41,6 +42,7 @@ def delivery_config_of(
         confirm: kind of notification -> callback that returns which notifications are still due.
         addresses: kind of notice -> callback that returns the addresses of its recipients.
         titles: kind of notification -> display name.
+        secrets: kind of notification -> callback that returns the secrets of its lines.
     """
     writer = Writer(pack.notices.languages, pack.calendar.timezone)
     return DeliveryConfig(
@@ -59,4 +61,5 @@ def delivery_config_of(
         still_due=confirm or {},
         addresses=addresses or {},
         titles=titles or {},
+        secrets=secrets or {},
     )

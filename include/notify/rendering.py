@@ -195,6 +195,8 @@ class NotificationLine:
         heading: text of the heading above the line, as the JSON form of a translatable message.
         line: text of the line, as the JSON form of a translatable message.
         due_on: due date, or None. It is shown before the line, and lines are sorted by it.
+        secret: text after the line that is never stored, such as the password of a file. The
+            workflow of the kind returns it for each attempt to send.
     """
 
     id: int
@@ -203,6 +205,7 @@ class NotificationLine:
     heading: str
     line: str
     due_on: date | None
+    secret: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -421,6 +424,8 @@ def _line(item: NotificationLine, text: str, language_translator: Translator) ->
         text: translated text of the line.
         language_translator: translator into the language of the line.
     """
+    if item.secret:
+        text = f"{text} {item.secret}"
     if item.due_on is None or item.due_on.isoformat() in text:
         return "", text
     return language_translator.text(_("due {day}", day=item.due_on)), text

@@ -23,6 +23,9 @@ LookUpAddresses = Callable[[Sequence[str]], Mapping[str, str]]
 
 Addresses are never stored: not in the state database, logs, records or error texts."""
 
+RevealSecrets = Callable[[Sequence[str]], Mapping[str, str]]
+"""Returns the secret of each key of a kind, such as a password. Secrets are never stored."""
+
 
 @dataclass
 class WorkflowAnswers:
@@ -34,12 +37,14 @@ class WorkflowAnswers:
         addresses: id of the notification -> address, for notifications whose address is looked up.
             The address is empty if the recipient has none.
         texts: SHA-256 of the text of a notice -> text.
+        secrets: id of the notification -> secret that is sent with its line.
     """
 
     still_due: set[int] = field(default_factory=set)
     unavailable_kinds: set[str] = field(default_factory=set)
     addresses: dict[int, str] = field(default_factory=dict, repr=False)
     texts: dict[str, str] = field(default_factory=dict, repr=False)
+    secrets: dict[int, str] = field(default_factory=dict, repr=False)
 
 
 def ask_workflows(
@@ -47,6 +52,7 @@ def ask_workflows(
     notifications: Sequence[Any],
     still_due: Mapping[str, StillDue],
     look_up: Mapping[str, LookUpAddresses],
+    reveal: Mapping[str, RevealSecrets],
     errors: dict[str, str],
 ) -> WorkflowAnswers:
     """Ask the workflow of each kind of notification which notifications are still due.
@@ -61,6 +67,7 @@ def ask_workflows(
         still_due: kind of notification -> callback of its workflow. All notifications of a kind
             without a callback are due.
         look_up: kind of notice -> callback that returns the addresses of its recipients.
+        reveal: kind of notification -> callback that returns the secrets of its lines.
         errors: dict to which the function adds each kind whose workflow failed -> class of the
             error.
     """
@@ -76,6 +83,7 @@ def ask_workflows(
                 [notification for notification in due if notification["looked_up"]],
                 look_up.get(kind),
             )
+            secrets = _secrets(due, reveal.get(kind))
         except Exception as error:  # noqa: BLE001 - other kinds must not be affected
             errors[kind] = type(error).__name__
             answers.unavailable_kinds.add(kind)
@@ -90,6 +98,7 @@ def ask_workflows(
             continue
         answers.still_due.update(notification["id"] for notification in due)
         answers.addresses |= addresses
+        answers.secrets |= secrets
     return answers
 
 
@@ -98,6 +107,13 @@ def _still_due(rows: Sequence[Any], still_due: StillDue | None) -> Sequence[Any]
         return rows
     keys = still_due([row["key"] for row in rows])
     return [row for row in rows if row["key"] in keys]
+
+
+def _secrets(rows: Sequence[Any], reveal: RevealSecrets | None) -> dict[int, str]:
+    if reveal is None or not rows:
+        return {}
+    secrets = reveal([row["key"] for row in rows])
+    return {row["id"]: secrets[row["key"]] for row in rows}
 
 
 def _addresses(rows: Sequence[Any], look_up: LookUpAddresses | None) -> dict[int, str]:

@@ -14,7 +14,7 @@ from include.notify import sending
 from include.notify.delivery import DeliveryConfig
 from include.notify.delivery_config import delivery_config_of
 from include.notify.sending import SEND_TITLE, STEP_SEND
-from include.notify.workflow_answers import LookUpAddresses, StillDue
+from include.notify.workflow_answers import LookUpAddresses, RevealSecrets, StillDue
 from include.orchestration.run import execute_step
 from include.registry import notification_kinds
 from include.service_container import Services
@@ -29,11 +29,14 @@ def delivery_config(services: Services) -> DeliveryConfig:
     """
     confirm: dict[str, StillDue] = {}
     addresses: dict[str, LookUpAddresses] = {}
+    secrets: dict[str, RevealSecrets] = {}
     kinds = notification_kinds()
     for name, (workflow, kind) in kinds.items():
         confirm[name] = partial(_still_due, services, workflow, kind)
         if kind.addresses is not None:
             addresses[name] = partial(_addresses, services, workflow, kind)
+        if kind.secrets is not None:
+            secrets[name] = partial(_secrets, services, workflow, kind)
     config = delivery_config_of(
         services.pack,
         services.state,
@@ -42,6 +45,7 @@ def delivery_config(services: Services) -> DeliveryConfig:
         confirm,
         addresses,
         {name: kind.title for name, (_workflow, kind) in kinds.items()},
+        secrets,
     )
     return sandboxed_delivery(config) if isinstance(services, SandboxedServices) else config
 
@@ -58,6 +62,13 @@ def _addresses(
 ) -> Mapping[str, str]:
     run = workflow.context(services)
     return {} if run is None or kind.addresses is None else kind.addresses(run, keys)
+
+
+def _secrets(
+    services: Services, workflow: AnyWorkflow, kind: NotificationKind[Any], keys: Sequence[str]
+) -> Mapping[str, str]:
+    run = workflow.context(services)
+    return {} if run is None or kind.secrets is None else kind.secrets(run, keys)
 
 
 def send(clause: str, make_services: Callable[[], Services] | None = None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from include.notify.notification import Notification
 from include.notify.outbox import QueueCounts, Run
 from include.notify.rendering import Writer
 from include.notify.texts import NoticePart, NoticeText
-from include.notify.workflow_answers import LookUpAddresses, StillDue
+from include.notify.workflow_answers import LookUpAddresses, RevealSecrets, StillDue
 from include.policy.rules import Calendar, NotificationRules
 from include.services.connections import ConnectionSpec
 from include.services.errors import UsageError
@@ -104,6 +104,7 @@ class Post:
     rules: NotificationRules = field(default_factory=NotificationRules)
     confirm: Mapping[str, StillDue] = field(default_factory=dict)
     addresses: Mapping[str, LookUpAddresses] = field(default_factory=dict)
+    secrets: Mapping[str, RevealSecrets] = field(default_factory=dict)
     robots: RobotServer | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -122,6 +123,7 @@ class Post:
             clock=self.clock,
             still_due=self.confirm,
             addresses=self.addresses,
+            secrets=self.secrets,
         )
 
     def _server(self) -> MailServer:
