@@ -160,6 +160,12 @@ class ObjectStore(Protocol):
         against deletion (S3 Object Lock).
         """
 
+    def locks_new_objects(self) -> bool:
+        """Return whether the store locks each new object, so that nobody can delete it at once.
+
+        The result is True, too, if the settings of the store cannot be read.
+        """
+
     def open_writer(self, key: str) -> ObjectWriter:
         """Open a stream that writes an object.
 

@@ -111,6 +111,10 @@ class DirectoryStore(ObjectStore):
         """
         return preflight(self._root, self._live_paths)
 
+    def locks_new_objects(self) -> bool:
+        """Return False: a directory locks only objects for which a lock was requested."""
+        return False
+
     def open_writer(self, key: str) -> DirectoryWriter:
         """Open a stream that writes an object.
 

@@ -45,6 +45,7 @@ from include.services.objectstore.s3_versions import (
     Version,
     folders_under,
     lock_words,
+    locks_by_default,
     preflight,
     refused_by_lock,
     versions_to_delete,
@@ -154,6 +155,10 @@ class S3Store(ObjectStore):
         The check leaves no object in the bucket.
         """
         return preflight(self._bucket, may_delete=self._may_delete)
+
+    def locks_new_objects(self) -> bool:
+        """Return whether the bucket has a default retention, or hides its settings."""
+        return locks_by_default(self._bucket)
 
     def open_writer(self, key: str) -> S3Writer:
         """Open a stream that writes an object.

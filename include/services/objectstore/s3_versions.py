@@ -219,6 +219,11 @@ def _check_versioning(bucket: Bucket) -> list[StoreProblem]:
     return [_problem(bucket, "no_versioning", text)]
 
 
+def locks_by_default(bucket: Bucket) -> bool:
+    """Return whether the bucket locks new objects by default, or hides its settings."""
+    return _check_object_lock(bucket)[1]
+
+
 def _check_object_lock(bucket: Bucket) -> tuple[list[StoreProblem], bool]:
     """Return the problems with Object Lock, and whether the bucket locks new objects by default.
 
