@@ -56,8 +56,8 @@ def bench(
         int | None,
         typer.Option(
             min=10_000,
-            help="Number of rows, for the benchmarks retention, sampling and incident. Number "
-            "of bundles, for pages.",
+            help="Number of rows, for the benchmarks retention, sampling, incident and "
+            "disclosure. Number of bundles, for pages.",
         ),
     ] = None,
     customers: Annotated[

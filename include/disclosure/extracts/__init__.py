@@ -1,0 +1,1 @@
+"""Write confidential extracts of database records as encrypted files."""
