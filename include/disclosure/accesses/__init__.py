@@ -1,0 +1,1 @@
+"""Compare logged accesses to customer records with approvals, exactly and by key."""
