@@ -23,6 +23,7 @@ HOME_VARIABLE, POLICY_VARIABLE = "PARCELSEAL_HOME", "PARCELSEAL_POLICY"
 OFF = "off"
 COMPILED_PACKS = "packs"  # subfolder of the home folder
 PAGES_CONNECTIONS = 8  # state database connections per API server
+RECORDING_CONNECTIONS = 2  # further connections, which record openings of extracts
 
 
 def services_from(environment: Mapping[str, str], lookup: Lookup | None = None) -> Services:
@@ -91,12 +92,34 @@ def pages_engine(services: Services) -> Engine:
     """
     from include.state.connect import reading_engine
     from include.state.migrate import ensure_current
+
+    engine = reading_engine(_pages_conninfo(services), PAGES_CONNECTIONS)
+    ensure_current(engine)
+    return engine
+
+
+def pages_recording_engine(services: Services) -> Engine:
+    """Return an engine with the login of the compliance pages that may insert rows.
+
+    The rights of the login limit the inserts to the tables that `grant_pages` names.
+
+    Raises:
+        UsageError: the schema of the state database is older than the code, as in `pages_engine`.
+    """
+    from include.state.connect import recording_engine
+    from include.state.migrate import ensure_current
+
+    engine = recording_engine(_pages_conninfo(services), RECORDING_CONNECTIONS)
+    ensure_current(engine)
+    return engine
+
+
+def _pages_conninfo(services: Services) -> str:
+    """Return the address of the pages' login. In the local profile, grant its rights first."""
     from include.state.reading import grant_pages
 
     address = services.role_database("pages_db", "state_db")
     if services.is_local("pages_db") and services.is_local("state_db"):
         with services.state.begin() as conn:
             grant_pages(conn, services.connection("pages_db").login, pages_tables())
-    engine = reading_engine(address.conninfo(), PAGES_CONNECTIONS)
-    ensure_current(engine)
-    return engine
+    return address.conninfo()

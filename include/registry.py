@@ -32,6 +32,8 @@ WORKFLOWS: Mapping[str, str] = {
     "review_partners": "include.partners.workflow:REVIEW_PARTNERS",
     "respond_to_incident": "include.incident.workflow:RESPOND_TO_INCIDENT",
     "update_incident": "include.incident.workflow:UPDATE_INCIDENT",
+    "use_information": "include.disclosure.workflow:USE_INFORMATION",
+    "expire_grants": "include.disclosure.workflow:EXPIRE_GRANTS",
     "update_finding": "include.finding_updates.workflow:UPDATE_FINDING",
 }
 """DAG id -> name of the declaration. A task imports only the workflow that it belongs to."""

@@ -52,6 +52,7 @@ COMMANDS: Mapping[str, str] = {
     "keys": "keys:app",
     "notices": "notices:app",
     "partners": "partners:app",
+    "access": "access:app",
     "quarantine": "quarantine:app",
     "retention": "retention:app",
     "roles": "roles:app",

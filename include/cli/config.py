@@ -223,7 +223,7 @@ def _plain(text: str) -> str:
 
 def migrate(
     pages_role: Annotated[
-        str, typer.Option(help="PostgreSQL role that may read the tables of the compliance pages.")
+        str, typer.Option(help="PostgreSQL role that gets the rights of the compliance pages.")
     ] = "",
 ) -> int:
     """Migrate the state database to the schema of the installed version."""
@@ -241,5 +241,5 @@ def migrate(
                 grant_pages(conn, pages_role, pages_tables())
     results.print(f"state database at revision {newest_revision()}")
     if pages_role:
-        results.print(f"{pages_role} can read the tables of the compliance pages only")
+        results.print(f"{pages_role} has the rights of the compliance pages only")
     return 0

@@ -247,7 +247,7 @@ def own_databases(services: Services) -> Iterator[Problem]:
     These are the state database, the server for restore drills, and the login of the compliance
     pages.
     """
-    from include.state.reading import COLUMNS_READ_BY_PAGES, tables_read
+    from include.state.reading import COLUMNS_READ_BY_PAGES, INSERTED_BY_PAGES, tables_read
 
     yield from _try("state_db", partial(services.database, "state_db"), lacks_state)
     try:
@@ -256,7 +256,12 @@ def own_databases(services: Services) -> Iterator[Problem]:
         yield _from_error("state_db", error)
     if services.lookup("pages_db") is not None:
         tables = tables_read(pages_tables())
-        pages = partial(lacks_pages, tables=tables, columns=COLUMNS_READ_BY_PAGES.items())
+        pages = partial(
+            lacks_pages,
+            tables=tables,
+            columns=COLUMNS_READ_BY_PAGES.items(),
+            inserted=INSERTED_BY_PAGES,
+        )
         yield from _try("pages_db", partial(services.database, "pages_db"), pages)
     yield from _try("drill_db", partial(services.database, "drill_db"), lacks_drill)
 

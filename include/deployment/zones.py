@@ -21,7 +21,7 @@ from include.workflow.declaration import Queue
 
 Connection = dict[str, Any]
 OVERRIDE = "@"  # between a connection and the queue whose workers use another login of it
-FIXED = ("state_db", "drill_db", "offsite_store", "evidence_store", "mail")
+FIXED = ("state_db", "drill_db", "offsite_store", "evidence_store", "extract_store", "mail")
 CERTIFICATES = tuple(f"{name}.crt" for name in layout.RECIPIENTS)
 # connection -> extras that hold a private key -> file of the stack with that key
 KEY_EXTRAS: Mapping[str, Mapping[str, str]] = {
@@ -264,6 +264,8 @@ def _is_fixed_used(zone: Zone, name: str) -> bool:
         return zone.queue is Queue.DRILL
     if name == "offsite_store":
         return zone.offsite
+    if name == "extract_store":  # only the workers that deliver, end and send
+        return zone.queue is Queue.DEFAULT
     if name == "mail":  # documents of incidents say whether letters would reach anybody
         return zone.sends or zone.queue is Queue.SEALING
     return True

@@ -36,8 +36,8 @@ from include.services.whole_file import write_atomically
 
 RECIPIENTS = ("operations", "escrow", "drill")
 STATE = "parcelseal_state"
-# Without workflows' logins and pages_db: logins are replaced only if customer_db is replaced,
-# and pages_db only if state_db is replaced.
+# Without workflows' logins, pages_db and extract_store: logins are replaced only if customer_db is
+# replaced, and the others only if state_db is replaced.
 STAND_INS = ("customer_db", "state_db", "drill_db", "offsite_store", "evidence_store")
 AIRFLOW, AIRFLOW_RUNS = "airflow", "airflow_runs"
 DATABASES = {
@@ -46,6 +46,8 @@ DATABASES = {
     STATE: "parcelseal_state",
     COURIER: COURIER_OWNER,
 }
+
+_OTHER_SECRETS = ("erasure_key", "extract_passwords", "airflow_jwt", "airflow_fernet")
 
 
 def server_roles() -> dict[str, str]:
@@ -89,7 +91,7 @@ class LocalProfile:
             report: function that is called with a message before each longer step.
         """
         self.home.mkdir(parents=True, exist_ok=True)
-        for store in ("offsite", "evidence"):
+        for store in ("offsite", "evidence", "extracts"):
             (self.home / store).mkdir(exist_ok=True)
         self._make_keys(now, report)
         if not self.postgres.data.exists():
@@ -147,6 +149,7 @@ class LocalProfile:
             "drill_db": self._drill,
             "offsite_store": self._offsite,
             "evidence_store": self._evidence,
+            "extract_store": self._extracts,
             "mail": self.mail.connection,
         }
 
@@ -183,7 +186,7 @@ class LocalProfile:
         """
         path = self.home / "secrets.json"
         stored: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
-        names = [*server_roles(), "erasure_key", "airflow_jwt", "airflow_fernet"]
+        names = [*server_roles(), *_OTHER_SECRETS]
         generated = {name: secrets.token_urlsafe(32) for name in names if name not in stored}
         if generated:
             write_atomically(path, json.dumps({**stored, **generated}, indent=1).encode())
@@ -260,3 +263,10 @@ class LocalProfile:
             "trusted_keys": [str(keys / "evidence.pub")],
         }
         return ConnectionSpec("evidence_store", "fs", extra=extra)
+
+    def _extracts(self) -> ConnectionSpec:
+        extra = {
+            "path": str(self.home / "extracts"),
+            "password_key": self.passwords["extract_passwords"],
+        }
+        return ConnectionSpec("extract_store", "fs", extra=extra)

@@ -151,6 +151,10 @@ PAGES_COLUMNS = _pages_right(
     "GRANT SELECT ({columns}) ON {table} TO {role}",
     "for tables of which the pages read some columns; the same command grants these rights",
 )
+PAGES_INSERT = _pages_right(
+    "GRANT INSERT ON {table} TO {role}",
+    "for the record of each download of an extract; the same command grants this right",
+)
 DRILL_CREATE = Right(
     "drill_db",
     "drill_restore",

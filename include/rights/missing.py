@@ -236,7 +236,10 @@ def lacks_state(login: Login) -> Iterator[MissingRight]:
 
 
 def lacks_pages(
-    login: Login, tables: Iterable[str], columns: Iterable[tuple[str, Iterable[str]]]
+    login: Login,
+    tables: Iterable[str],
+    columns: Iterable[tuple[str, Iterable[str]]],
+    inserted: Iterable[str],
 ) -> Iterator[MissingRight]:
     """Yield the rights that the login of the compliance pages lacks.
 
@@ -245,16 +248,22 @@ def lacks_pages(
         tables: names of the tables of which the pages read all columns.
         columns: for each table of which the pages read only some columns: name of the table, and
             names of these columns.
+        inserted: names of the tables into which the pages insert rows.
     """
     yield from login.lacks_schema(declared.PAGES_SCHEMA, "public")
-    for name in tables:
-        oid = login.table("public", name)
-        if oid and not login.ask("SELECT has_table_privilege(%s::oid, 'SELECT')", oid):
-            yield login.lacks(
-                declared.PAGES_READ,
-                f"SELECT on public.{name}",
-                table=Identifier("public", name),
-            )
+    for right, privilege, names in (
+        (declared.PAGES_READ, "SELECT", tables),
+        (declared.PAGES_INSERT, "INSERT", inserted),
+    ):
+        for name in names:
+            oid = login.table("public", name)
+            if oid and not login.ask(
+                f"SELECT has_table_privilege(%s::oid, '{privilege}')",
+                oid,
+            ):
+                yield login.lacks(
+                    right, f"{privilege} on public.{name}", table=Identifier("public", name)
+                )
     for name, named in columns:
         yield from login.lacks_columns(declared.PAGES_COLUMNS, "public", name, named)
 

@@ -171,9 +171,9 @@ CONNECTIONS: tuple[DeclaredConnection, ...] = (
     DeclaredConnection(
         "pages_db",
         ("postgres",),
-        "Reads the tables that the compliance pages show. `./parcelseal migrate --pages-role` "
-        "grants these rights. Without this connection, the pages use `state_db` in read-only "
-        "transactions.",
+        "Reads the tables that the compliance pages show, and records downloads of extracts. "
+        "`./parcelseal migrate --pages-role` grants these rights. Without this connection, the "
+        "pages use `state_db`.",
         "compliance pages",
         POSTGRES_FIELDS,
         "login on the embedded PostgreSQL server that has these rights",
@@ -240,6 +240,25 @@ CONNECTIONS: tuple[DeclaredConnection, ...] = (
                 "PEM or file",
             ),
             *SIGNING_EXTRAS,
+        ),
+    ),
+    DeclaredConnection(
+        "extract_store",
+        _STORE_TYPES,
+        "Stores approved extracts of customer information until their access ends. The login needs "
+        "rights to write, read, list and delete all versions. A bucket with a default retention is "
+        "refused, because an expired extract could not be deleted from it.",
+        "`use_information`, `expire_grants`; command `access`; compliance pages",
+        _STORE_FIELDS,
+        "folder `extracts`",
+        (
+            *STORE_EXTRAS,
+            Extra(
+                "password_key",
+                "Random text of at least 32 bytes. The passwords of extracts are derived from it, "
+                "so that they are never stored",
+                is_required=True,
+            ),
         ),
     ),
     DeclaredConnection(

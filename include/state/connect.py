@@ -44,10 +44,10 @@ class StateLock(IntEnum):
     )
 
 
-# For a server of pages, which never writes and has to answer soon.
-READING = """
+# For a server of pages, which has to answer soon.
+QUICK = """
 SELECT set_config(name, value, false) FROM (VALUES
-    ('default_transaction_read_only', 'on'), ('statement_timeout', '10s'), ('lock_timeout', '3s')
+    ('default_transaction_read_only', %s), ('statement_timeout', '10s'), ('lock_timeout', '3s')
 ) AS s (name, value)
 """
 PATIENCE = 5  # seconds for which a page waits for the server, or for a free connection
@@ -93,10 +93,26 @@ def reading_engine(conninfo: str, connections: int) -> Engine:
     Raises:
         ServiceError: on first use, the server does not answer or refuses the connection.
     """
+    return _pages_engine(conninfo, connections, read_only=True)
 
+
+def recording_engine(conninfo: str, connections: int) -> Engine:
+    """Return an engine that may write, for the few rows that the compliance pages insert.
+
+    Args:
+        conninfo: libpq connection string of the state database.
+        connections: size of the pool. Under load, up to twice as many connections are opened.
+
+    Raises:
+        ServiceError: on first use, the server does not answer or refuses the connection.
+    """
+    return _pages_engine(conninfo, connections, read_only=False)
+
+
+def _pages_engine(conninfo: str, connections: int, *, read_only: bool) -> Engine:
     def connect() -> psycopg.Connection[Any]:
         connection = _connect(conninfo, "pages_db", connect_timeout=PATIENCE)
-        connection.execute(READING)
+        connection.execute(QUICK, ["on" if read_only else "off"])
         connection.commit()
         return connection
 

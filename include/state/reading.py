@@ -1,4 +1,4 @@
-"""Grant the compliance pages the right to read tables of the state database."""
+"""Grant the compliance pages rights on tables of the state database."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from include.services.errors import UsageError
 from include.state.findings import finding, finding_event, finding_progress, finding_report
 from include.state.migrate import VERSION_TABLE
 from include.state.tables import (
+    approval_decision,
+    approval_request,
     evidence_checkpoint,
     evidence_control,
     evidence_intent,
@@ -21,6 +23,8 @@ from include.state.tables import (
 )
 
 READ_BY_PAGES = (
+    approval_decision,
+    approval_request,
     evidence_checkpoint,
     evidence_control,
     evidence_ledger,
@@ -38,6 +42,10 @@ not read letters, lists of affected people, records of steps and the erasure led
 COLUMNS_READ_BY_PAGES = {evidence_intent.name: ("bundle", "signature")}
 """Columns of further tables: the signature of a bundle that waits for its upload."""
 
+INSERTED_BY_PAGES = ("use_opening",)
+"""Tables into which the pages insert rows: a download of an extract is recorded before its first
+byte. The pages may not change or delete these rows."""
+
 
 def tables_read(workflow_tables: Iterable[Table]) -> list[str]:
     """Return the names of all tables that the compliance pages read.
@@ -50,9 +58,10 @@ def tables_read(workflow_tables: Iterable[Table]) -> list[str]:
 
 
 def grant_pages(conn: Connection, role: str, workflow_tables: Iterable[Table]) -> None:
-    """Grant a database role the right to read the tables of the compliance pages.
+    """Grant a database role the rights of the compliance pages.
 
-    No other right is granted. The call can be repeated.
+    The role may read the tables of the pages, and insert rows into `INSERTED_BY_PAGES`. No other
+    right is granted. The call can be repeated.
 
     Args:
         conn: connection to the migrated state database with its owner's login, on which a
@@ -71,6 +80,8 @@ def grant_pages(conn: Connection, role: str, workflow_tables: Iterable[Table]) -
         sql.SQL("GRANT USAGE ON SCHEMA public TO {}").format(sql.Identifier(role)),
         sql.SQL("GRANT SELECT ON {} TO {}").format(tables, sql.Identifier(role)),
     ]
+    inserted = sql.SQL(", ").join(map(sql.Identifier, INSERTED_BY_PAGES))
+    statements.append(sql.SQL("GRANT INSERT ON {} TO {}").format(inserted, sql.Identifier(role)))
     for table, names in COLUMNS_READ_BY_PAGES.items():
         columns = sql.SQL(", ").join(map(sql.Identifier, names))
         statements.append(

@@ -18,10 +18,11 @@ from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessE
 from airflow.api_fastapi.core_api.security import GetUserDep
 from fastapi import Depends, HTTPException, status
 
-from include.orchestration.access.permissions import Page
+from include.orchestration.access.permissions import Page, PageScope
 
 READ: ResourceMethod = "GET"
 ANSWER: ResourceMethod = "PUT"
+TRIGGER: ResourceMethod = "POST"
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,21 @@ class Visitor:
             )
         )
 
+    def triggers(self, dag_id: str) -> bool:
+        """Return whether the visitor's Airflow roles permit triggering a DAG."""
+        return bool(
+            get_auth_manager().is_authorized_dag(
+                method=TRIGGER,
+                access_entity=DagAccessEntity.RUN,
+                details=DagDetails(id=dag_id),
+                user=self.user,
+            )
+        )
+
+    def has_scope(self, scope: PageScope) -> bool:
+        """Return whether the visitor's Airflow roles permit seeing more on a compliance page."""
+        return may_open(self.user, scope)
+
     def require(self, dag_id: str) -> None:
         """Raise HTTPException (403) if the visitor may not read a DAG."""
         if not self.reads(dag_id):
@@ -116,8 +132,8 @@ def name_of(account: str) -> str:
     return f"{name} ({account})" if name and name != account else account
 
 
-def may_open(user: BaseUser, page: Page) -> bool:
-    """Return whether the Airflow roles of a user permit opening a compliance page."""
+def may_open(user: BaseUser, page: Page | PageScope) -> bool:
+    """Return whether the Airflow roles of a user permit opening a compliance page, or a scope."""
     return bool(
         get_auth_manager().is_authorized_custom_view(
             method=READ, resource_name=str(page), user=user

@@ -22,6 +22,7 @@ from plugins.compliance_ui import (
     restore_points,
     run_evidence,
     time_limits,
+    use,
     waiting,
 )
 from plugins.compliance_ui.access import Visitor, current_visitor
@@ -34,7 +35,7 @@ _router = APIRouter()
 _PARTS = (
     overview, control, evidence, bundle, files, run_evidence, exports, inspection, waiting,
     time_limits, holds, findings,
-    restore_points,
+    use, restore_points,
 )  # fmt: skip
 
 

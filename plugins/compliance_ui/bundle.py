@@ -33,9 +33,20 @@ router = APIRouter()
 
 _DECISIONS = {APPROVE: _("approved"), REJECT: _("rejected")}
 # Titles of approval requests, by their kind in the state database.
+
+
+def _number(subject: str) -> Message:
+    """Return the subject of an approval of use, such as ``request 17``, for readers."""
+    return _("request {number}", number=subject.rpartition(" ")[2])
+
+
 _REQUESTS = {
     "intake": lambda subject: _("Incoming batch {subject}", subject=subject),
     "retention": lambda subject: _("Disposition plan of {subject}", subject=subject),
+    "use.supervisor": lambda subject: _(
+        "Supervisor's decision on {subject}", subject=_number(subject)
+    ),
+    "use.second": lambda subject: _("Second decision on {subject}", subject=_number(subject)),
     "incident.notices": lambda subject: _("Notices of incident {subject}", subject=subject),
 }
 

@@ -41,7 +41,7 @@ HEADERS = {
 class Guard:
     """A middleware that sets security headers and refuses cross-site requests that change data.
 
-    At present, the pages only read data. The middleware protects any later route that changes data.
+    The download of an extract is the only route that changes data: it records the opening.
     """
 
     def __init__(self, app: ASGIApp) -> None:

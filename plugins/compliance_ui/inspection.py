@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from datetime import date
-from typing import Annotated, Any
-from urllib.parse import quote
+from typing import Annotated
 
-from anyio.to_thread import run_sync
-from fastapi import APIRouter, Depends, HTTPException, Query, Request, status
-from fastapi.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from fastapi import APIRouter, Depends, Query, Request, status
+from fastapi.responses import Response
 
 from include.evidence.control_index import sealed_clauses
 from include.inspection.pack import InspectionPack, PackSources
@@ -21,6 +17,7 @@ from include.orchestration.access.permissions import Page
 from plugins.compliance_ui.access import Visitor, visitor_of
 from plugins.compliance_ui.page_services import PageServices, page_services
 from plugins.compliance_ui.rendering import render_navigation_page
+from plugins.compliance_ui.streaming import StreamedDownload
 from plugins.compliance_ui.workflow_names import dag_of, title_of
 
 router = APIRouter()
@@ -30,7 +27,6 @@ Clauses = Annotated[list[str], Query(max_length=MOST_CLAUSES)]
 Day = Annotated[str, Query(max_length=40)]
 
 CONCURRENT_PACKS = 2  # packs that are downloaded at the same time
-PATIENCE = 10  # seconds for which a request waits for its turn
 _turns = threading.BoundedSemaphore(CONCURRENT_PACKS)
 _TITLE = _("Inspection pack")
 
@@ -101,53 +97,8 @@ def download_pack(
     )
     # `_selection` has checked that the clauses exist in the policy pack or in sealed bundles.
     pack = InspectionPack(request_of(services.pack, clause, first, last, clause), sources)
-    chunks = _in_turn(pack)
-    begin = next(chunks)  # an error before the first byte becomes an error page
     name = f"inspection-pack-{'-'.join(pack.request.clauses)}-{first}-{last}.zip"
-    return _PackResponse(_with_first(begin, chunks), name)
-
-
-class _PackResponse(StreamingResponse):
-    """A download that closes the store and frees a download slot, also if it is cancelled."""
-
-    def __init__(self, chunks: Iterator[bytes], name: str) -> None:
-        headers = {
-            "content-disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
-            "content-encoding": "identity",  # else Airflow would compress the archive again
-        }
-        super().__init__(chunks, media_type="application/zip", headers=headers)
-        self._chunks: Any = chunks
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        except Exception:
-            # Airflow's middlewares (Starlette's BaseHTTPMiddleware) end a response that failed as
-            # if it were complete. They and the server refuse this unknown message, and close the
-            # connection instead, so that the browser reports that the download failed.
-            await send({"type": "parcelseal.download.failed"})
-            raise
-        finally:
-            await run_sync(self._chunks.close)
-
-
-def _in_turn(pack: InspectionPack) -> Iterator[bytes]:
-    """Yield the chunks of a pack while at most `CONCURRENT_PACKS` packs are downloaded.
-
-    Raises:
-        HTTPException: 503 if no other download ended within `PATIENCE` seconds.
-    """
-    if not _turns.acquire(timeout=PATIENCE):
-        raise HTTPException(status.HTTP_503_SERVICE_UNAVAILABLE)
-    try:
-        yield from pack.chunks()
-    finally:
-        _turns.release()
-
-
-def _with_first(first: bytes, others: Iterator[bytes]) -> Iterator[bytes]:
-    yield first
-    yield from others
+    return StreamedDownload(pack.chunks, _turns, name, "application/zip")
 
 
 def _selection(

@@ -17,7 +17,7 @@ from psycopg.errors import InsufficientPrivilege
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import ProgrammingError
 
-from include.composition import pages_engine, services_from
+from include.composition import pages_engine, pages_recording_engine, services_from
 from include.evidence import index
 from include.evidence.bundle_reader import BundleReader
 from include.evidence.check import EvidenceRefused
@@ -211,6 +211,18 @@ class PageServices:
         """
         address = self.core.role_database("pages_db", "state_db")
         return self.cache.get("reader", lambda: pages_engine(self.core), address.conninfo())
+
+    @property
+    def recorder(self) -> Engine:
+        """The database engine that records openings of extracts, with the login of the pages.
+
+        Raises:
+            UsageError: migrations of the state database are pending.
+        """
+        address = self.core.role_database("pages_db", "state_db")
+        return self.cache.get(
+            "recorder", lambda: pages_recording_engine(self.core), address.conninfo()
+        )
 
     @property
     def bundle_reader(self) -> BundleReader:

@@ -33,6 +33,7 @@ NAVIGATION: Mapping[Page, tuple[str, Message]] = {
     Page.CLOCKS: ("/clocks", _("Time limits")),
     Page.HOLDS: ("/holds", _("Legal holds")),
     Page.FINDINGS: ("/findings", _("Findings and actions")),
+    Page.USE: ("/use", _("Use of information")),
     Page.RESTORE_POINTS: ("/restore-points", _("Restore points")),
 }
 ASSETS = {"pages.css": "text/css", "pages.js": "text/javascript"}

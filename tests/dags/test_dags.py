@@ -38,7 +38,7 @@ AT_ONCE = {
 }
 TOPICS = {topic for each in workflows() for topic in (each.topic, *each.further_topics)}
 TAGS = {*TOPICS, "asks people", *Cadence}
-SEVERAL = {"respond_to_incident", "update_incident", "update_finding"}
+SEVERAL = {"respond_to_incident", "update_incident", "update_finding", "use_information"}
 MAY_IMPORT = {"__future__", "typing", "airflow", "include"}
 # Headings that the person on call looks for on the page of every workflow.
 ON_THE_PAGE = (

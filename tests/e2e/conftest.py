@@ -229,6 +229,38 @@ def partners(cli: Cli, any_hour: str) -> dict[str, Any]:
     return cli.json("run", "review_partners", code=1, PARCELSEAL_POLICY=any_hour)
 
 
+@dataclass(frozen=True)
+class Used:
+    """An extract that was requested, approved, delivered and opened with commands.
+
+    Attributes:
+        prepared: output of ``access request``.
+        run: result of the run of `use_information`.
+        file: the opened extract.
+    """
+
+    prepared: dict[str, Any]
+    run: dict[str, Any]
+    file: Path
+
+
+@pytest.fixture(scope="session")
+def used(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Used:
+    """An extract of unmasked customer information, which includes canary values."""
+    prepared = cli.json(
+        *("access", "request", "--by", "E00011", "--purpose", "delivery", "--days", "2"),
+        *("--collection", "courier.customer", "--case", "CS-1", "--form", "zip"),
+        *("--field", "customer_id", "--field", "name", "--field", "phone"),
+        *("--unmask", "name", "--unmask", "phone", "--code", "status=active,dormant,closed"),
+    )
+    answers = ("--answer", "approve=Approve", "--answer", "approve_second=Approve")
+    conf = json.dumps({"request": prepared["request"]})
+    run = cli.json("run", "use_information", "--conf", conf, *answers)
+    file = tmp_path_factory.mktemp("opened") / "extract.zip"
+    cli.json("access", "open", str(prepared["request"]), "--by", "E00011", "--out", str(file))
+    return Used(prepared, run, file)
+
+
 @pytest.fixture(scope="session")
 def any_hour(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The folder of the shipped policy pack, changed so that notifications are sent at any time.

@@ -20,7 +20,7 @@ from include.registry import WORKFLOWS
 from tests.e2e import audited as audits
 from tests.e2e import databases
 from tests.e2e.audited import Audited
-from tests.e2e.conftest import Cli, FailedRuns, Probed
+from tests.e2e.conftest import Cli, FailedRuns, Probed, Used
 from tests.e2e.incidents.incident_driver import Played
 from tests.e2e.retained import Retained
 from tests.e2e.search import NOTICE_SUBJECT, Search, forms, without_its_reader
@@ -57,6 +57,7 @@ def ran(
     retained: Retained,
     audited: Audited,
     led: dict[str, Played],
+    used: Used,
 ) -> None:
     """Run every workflow. The fixtures also cause every known failure."""
     sealed = {folder.name for folder in (cli.home / "evidence").iterdir()}

@@ -53,6 +53,7 @@ def test_workflows_about_another_subject_in_each_run_need_a_retest(pack: PolicyP
     assert set(rules.closes_by_retest) == set(WORKFLOWS)
     assert {name for name, needs in rules.closes_by_retest.items() if needs} == {
         "sample_audit", "respond_to_incident", "update_incident", "update_finding",
+        "use_information",
     }  # fmt: skip
 
 

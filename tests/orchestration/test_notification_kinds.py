@@ -23,8 +23,9 @@ NAMES = (
     "partners/rules.py",
     "sampling/rules.py",
     "incident/incident_ids.py",
+    "disclosure/notification_kinds.py",
 )
-TOPICS = ("training", "partners", "audit", "incident")
+TOPICS = ("training", "partners", "audit", "incident", "use")
 
 
 def queued() -> set[str]:

@@ -27,6 +27,7 @@ from include.orchestration.access.roles import all_roles
 from tests.e2e.browsing import LONGEST_WAIT
 from tests.plugins.company import NOW, PACK, XSS
 from tests.plugins.pages_server import PagesServer
+from tests.plugins.use_data import ENDED, LIVE
 from tests.support.fab import ADMIN, account_of
 
 PATHS: Mapping[permissions.Page, tuple[str, str, str]] = {
@@ -36,6 +37,7 @@ PATHS: Mapping[permissions.Page, tuple[str, str, str]] = {
     permissions.Page.CLOCKS: ("/clocks", "Time limits", "安全事件时限"),
     permissions.Page.HOLDS: ("/holds", "Legal holds", "法律保全"),
     permissions.Page.FINDINGS: ("/findings", "Findings and actions", "发现事项与整改"),
+    permissions.Page.USE: ("/use", "Use of information", "信息使用"),
     permissions.Page.RESTORE_POINTS: ("/restore-points", "Restore points", "恢复点"),
 }
 """Address and heading of each page, in English and in Chinese."""
@@ -49,6 +51,8 @@ EVERY_PAGE = (
     "/inspection-pack",
     "/findings/1",
     "/findings/3",
+    f"/use/{LIVE}",
+    f"/use/{ENDED}",
     "/nowhere",
 )
 """Paths of all pages, of one bundle and of an error page, for tests of the appearance."""

@@ -20,6 +20,7 @@ from sqlalchemy import Connection, Engine
 from include.backup import manifest as manifests
 from include.backup.manifest import LargeObjectsRecord, Manifest, TableRecord
 from include.backup.point_folder import ObjectRecord
+from include.disclosure.access_list import list_requests
 from include.encryption.crypto import EncryptionRecord
 from include.evidence import ledger
 from include.evidence.bundle import seal
@@ -53,6 +54,7 @@ from include.services.clock import FixedClock
 from include.services.objectstore.directory import DirectoryStore
 from include.state.connect import engine
 from include.state.reading import grant_pages
+from tests.plugins.use_data import UseData, openings_of
 from tests.support.databases import temporary_database
 
 XSS = "<script>document.title='taken'</script>\"'><img src=x onerror=alert(1)>\u202e"
@@ -112,6 +114,22 @@ class Company:
     def evidence(self) -> DirectoryStore:
         """The evidence store."""
         return DirectoryStore(self.root / "evidence")
+
+    @property
+    def use(self) -> UseData:
+        """The requests for customer information, and the extract store."""
+        return UseData(self.state, DirectoryStore(self.root / "extracts"), NOW, XSS)
+
+    def openings(self, number: int) -> list[tuple[str, str]]:
+        """Return person and channel of each opening of an extract."""
+        with self.state.connect() as conn:
+            return openings_of(conn, number)
+
+    def requesters(self) -> dict[int, str]:
+        """Return the account of the requester, by the number of the request."""
+        with self.state.connect() as conn:
+            listed = list_requests(conn, NOW)
+        return {entry.request.id: entry.request.requester for entry in listed}
 
     def rows(self) -> list[ledger.LedgerRow]:
         """Return all rows of the evidence ledger."""
@@ -224,6 +242,7 @@ def company(server: EmbeddedPostgres, migrated: str, root: Path) -> Iterator[Com
             }
             for kind in ("evidence", "offsite")
         }
+        extracts = {"conn_type": "fs", "extra": {"path": str(root / "extracts")}}
         pages = {
             "conn_type": "postgres", "host": str(server.socket_folder), "login": ROLE,
             "password": PASSWORD, "schema": name,
@@ -232,11 +251,13 @@ def company(server: EmbeddedPostgres, migrated: str, root: Path) -> Iterator[Com
             "AIRFLOW_CONN_PAGES_DB": json.dumps(pages),
             "AIRFLOW_CONN_EVIDENCE_STORE": json.dumps(stores["evidence"]),
             "AIRFLOW_CONN_OFFSITE_STORE": json.dumps(stores["offsite"]),
+            "AIRFLOW_CONN_EXTRACT_STORE": json.dumps(extracts),
         }
         state = engine(conninfo)
         built = Company(root, state, conninfo, environment, signer)
         (root / "evidence").mkdir()
         (root / "offsite").mkdir()
+        (root / "extracts").mkdir()
         _fill(built)
         yield built
 
@@ -263,6 +284,7 @@ def _fill(company: Company) -> None:
         _hold(conn)
         _find(conn)
         _open(conn)
+    company.use.fill()
     _restore_points(company, "courier")
     reader = BundleReader(company.evidence, [company.signer.public_pem])
     follow_ledger(company.state, reader, entry_rules(PACK))

@@ -1,4 +1,4 @@
-"""Permissions of each role for each route of the pages. No request can change data."""
+"""Permissions of each role for each route of the pages. Only a download records anything."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from openpyxl import load_workbook
 
 from include.evidence.ledger import LedgerRow
 from include.orchestration.access.permissions import Page
-from include.orchestration.access.roles import Role, all_roles
+from include.orchestration.access.roles import USE_OF_ALL, Role, all_roles
 from include.orchestration.addresses import PAGES, run_path
 from include.registry import WORKFLOWS
 from plugins.compliance_ui.work_list import dag_of_finding
 from tests.plugins.company import DAG_OF, PACK, REGISTERS
 from tests.plugins.pages_server import PagesServer
-from tests.support.fab import ADMIN
+from tests.support.fab import ADMIN, account_of
 
 pytestmark = pytest.mark.airflow
 
@@ -37,6 +37,8 @@ NEEDS: dict[str, tuple[Page | None, str | None]] = {
     "/holds": (Page.HOLDS, "enforce_retention"),
     "/findings": (Page.FINDINGS, None),
     "/findings/{number}": (Page.FINDINGS, "its source"),
+    "/use": (Page.USE, "use_information"),
+    "/use/{number}": (Page.USE, "its requester"),
     "/restore-points": (Page.RESTORE_POINTS, "backup_offsite"),
     "/exports/overview.{suffix}": (Page.OVERVIEW, None),
     "/exports/evidence.{suffix}": (Page.EVIDENCE, None),
@@ -45,6 +47,7 @@ NEEDS: dict[str, tuple[Page | None, str | None]] = {
     "/assets/{name}": (None, None),
 }
 REDIRECT = "/runs/{dag_id}/{run_id:path}"  # redirects to the bundle of the run
+USE = "/use/{number}"  # POST downloads the extract of the request
 QUERIES = {
     "/inspection-pack/pack.zip": "?clause=5.3&first_day=2020-01-01&last_day=2020-01-31",
 }
@@ -53,14 +56,17 @@ CHANGING = ("POST", "PUT", "PATCH", "DELETE")
 ROLES: list[Role] = all_roles(PACK)
 
 
-def test_permission_table_contains_every_route_and_all_routes_accept_only_get_or_head(
+def test_permission_table_contains_every_route_and_only_a_download_accepts_post(
     pages_server: PagesServer,
 ) -> None:
     assert {path for path, _methods in pages_server.routes} == set(NEEDS)
-    assert {method for _path, methods in pages_server.routes for method in methods} <= {
-        "GET",
-        "HEAD",
-    }
+    changing = [
+        (path, method)
+        for path, methods in pages_server.routes
+        for method in methods
+        if method not in ("GET", "HEAD")
+    ]
+    assert changing == [(USE, "POST")]
 
 
 def addresses(pages_server: PagesServer, path: str) -> list[tuple[str, str | None]]:
@@ -90,6 +96,9 @@ def addresses(pages_server: PagesServer, path: str) -> list[tuple[str, str | Non
             for number, finding in pages_server.company.findings().items()
             if dag_of_finding(finding) in known()
         ]
+    if dag == "its requester":
+        requesters = pages_server.company.requesters()
+        return [(f"/use/{number}", requester) for number, requester in requesters.items()]
     if dag == "its control's workflow":
         return [(f"/controls/{control.id}", control.workflow) for control in PACK.controls]
     return [(path.replace("{name}", "pages.css") + QUERIES.get(path, ""), dag)]
@@ -109,6 +118,9 @@ def refused(page: Page | None, dag: str | None, role: Role, path: str) -> int | 
     """Return the HTTP status with which a page is refused to a role; None if the page is shown."""
     if page is not None and page not in role.pages:
         return 303 if path == "/" else 403  # Airflow's navigation links to "/", which redirects
+    if path == USE:
+        sees = role.views >= USE_OF_ALL or account_of(role.name) == dag
+        return None if sees else 404
     if dag is not None and dag not in role.reads:
         # A role that may not read a bundle, finding or control must not learn that it exists.
         names = ("{number}", "{control}", "/control.")
@@ -143,14 +155,16 @@ def test_every_route_returns_status_401_without_a_login(pages_server: PagesServe
 def test_every_route_answers_post_put_patch_and_delete_with_status_405_or_403(
     pages_server: PagesServer, method: str
 ) -> None:
+    """Only the requester may send POST for a download, and Admin is not the requester."""
     own = {"Origin": pages_server.airflow.url}
     foreign = {"Origin": "https://evil.example"}
     for path in NEEDS:
         address = pages_server.url + addresses(pages_server, path)[0][0]
         session = pages_server.airflow.session(ADMIN)
-        assert session.request(method, address, timeout=120).status_code == 405, path
+        refusal = 403 if (path, method) == (USE, "POST") else 405
+        assert session.request(method, address, timeout=120).status_code == refusal, path
         browser = pages_server.airflow.cookies(ADMIN)
-        for headers, expected in ((own, 405), (foreign, 403), ({}, 403)):
+        for headers, expected in ((own, refusal), (foreign, 403), ({}, 403)):
             got = pages_server.airflow.session(None).request(
                 method, address, cookies=browser, headers=headers, timeout=120
             )
@@ -173,6 +187,12 @@ def test_pages_show_only_bundles_findings_and_controls_that_the_role_of_the_visi
         for number, finding in pages_server.company.findings().items():
             link = f'href="/compliance/findings/{number}"'
             assert (link in page) is (dag_of_finding(finding) in role.reads), number
+    if Page.USE in role.pages:
+        page = pages_server.get(role.name, "/use").text
+        for number, requester in pages_server.company.requesters().items():
+            link = f'href="/compliance/use/{number}"'
+            is_own = requester == account_of(role.name)
+            assert (link in page) is (is_own or role.views >= USE_OF_ALL), number
     if Page.OVERVIEW in role.pages:
         page = pages_server.get(role.name, "/").text
         for control in PACK.controls:

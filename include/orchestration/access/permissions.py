@@ -27,7 +27,19 @@ class Page(StrEnum):
     CLOCKS = "Compliance Clocks"
     HOLDS = "Compliance Holds"
     FINDINGS = "Compliance Findings"
+    USE = "Compliance Use"
     RESTORE_POINTS = "Compliance Restore Points"
+
+
+class PageScope(StrEnum):
+    """A right to see more on a compliance page. The value is its resource name in FAB.
+
+    Attributes:
+        USE_OF_ALL: see the requests of all people on the page `Page.USE`. Without this right, the
+            page shows only the visitor's own requests.
+    """
+
+    USE_OF_ALL = "Compliance Use Of All"
 
 
 class Action(StrEnum):

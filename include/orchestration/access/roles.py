@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from include.orchestration.access.permissions import (
     Action,
     Page,
+    PageScope,
     Part,
     Permission,
     menus,
@@ -54,6 +55,10 @@ EVENTS = frozenset({*to_read("Audit Logs"), *menus("Audit Logs")})
 ASSETS = frozenset({*to_read("Assets", "Asset Aliases"), *menus("Assets")})
 
 
+# The requests of all people for customer information. Without it, a person sees only their own.
+USE_OF_ALL = frozenset(to_read(PageScope.USE_OF_ALL))
+
+
 @dataclass(frozen=True)
 class Role:
     """A role in Airflow and its rights.
@@ -71,7 +76,7 @@ class Role:
         xcoms: DAGs whose XCom values the role may read.
         code: DAGs whose code the role may read.
         pages: compliance pages that the role may open.
-        views: other permissions in Airflow.
+        views: other permissions in Airflow, and the scopes of compliance pages.
     """
 
     name: str
@@ -139,18 +144,20 @@ PEOPLE = in_group(AccessGroup.PEOPLE)
 INCIDENTS = in_group(AccessGroup.INCIDENTS)
 # Whoever sees findings may enter comments and decisions, if roles.yaml lists the person.
 FINDINGS = in_group(AccessGroup.FINDINGS)
+# Employees request information, and supervisors decide, so people of all departments use them.
+USE = in_group(AccessGroup.USE)
 SCHEDULED = BACKUPS | RECORDS | AUDITS | PEOPLE
-ALL = SCHEDULED | INCIDENTS | FINDINGS
+ALL = SCHEDULED | INCIDENTS | FINDINGS | USE
 
 ROLES: tuple[Role, ...] = (
     Role(
         "Data Engineer",
         "runs the scheduled workflows: pauses, triggers, clears, reads logs; answers nothing",
-        reads=SCHEDULED | FINDINGS,
+        reads=SCHEDULED | FINDINGS | USE,
         triggers=SCHEDULED | FINDINGS,
-        clears=SCHEDULED,
-        pauses=SCHEDULED,
-        logs=SCHEDULED,
+        clears=SCHEDULED | USE,
+        pauses=SCHEDULED | USE,
+        logs=SCHEDULED | USE,
         xcoms=SCHEDULED,
         code=SCHEDULED,
         pages=frozenset({Page.OVERVIEW, Page.EVIDENCE, Page.FINDINGS, Page.RESTORE_POINTS}),
@@ -161,22 +168,32 @@ ROLES: tuple[Role, ...] = (
         "reads everything that was sealed, approves deletions, grades and reports incidents",
         reads=ALL,
         triggers=INCIDENTS | FINDINGS,
-        answers=INCIDENTS | {"enforce_retention"},
+        answers=INCIDENTS | USE | {"enforce_retention"},
         pages=frozenset(Page),
+        views=USE_OF_ALL,
     ),
     Role(
         "Information Management Reviewer",
-        "reviews batches of collected records; reads on their quality and their deletion",
-        reads=RECORDS | FINDINGS,
+        "reviews batches of collected records; reads on their quality, use and deletion",
+        reads=RECORDS | FINDINGS | USE,
         triggers=FINDINGS,
         answers=frozenset({"review_intake"}),
-        pages=frozenset({Page.OVERVIEW, Page.EVIDENCE, Page.WAITING, Page.HOLDS, Page.FINDINGS}),
+        pages=frozenset(Page) - {Page.CLOCKS, Page.RESTORE_POINTS},
+        views=USE_OF_ALL,
+    ),
+    Role(
+        "Employee",
+        "requests customer information, opens the extract, confirms that copies are deleted",
+        reads=USE,
+        triggers=USE,
+        pages=frozenset({Page.USE}),
     ),
     Role(
         "Supervisor",
-        "sees whose training is due, and the findings; answers nothing",
-        reads=frozenset({"remind_training"}),
-        pages=frozenset({Page.OVERVIEW, Page.EVIDENCE, Page.FINDINGS}),
+        "decides on requests for customer information; sees whose training is due, and findings",
+        reads=USE | {"remind_training"},
+        answers=USE,
+        pages=frozenset({Page.OVERVIEW, Page.EVIDENCE, Page.WAITING, Page.FINDINGS, Page.USE}),
     ),
     Role(
         "On Call",
@@ -195,7 +212,8 @@ ROLES: tuple[Role, ...] = (
         reads=ALL,
         triggers=FINDINGS | {"update_incident"},
         answers=INCIDENTS,
-        pages=frozenset({Page.OVERVIEW, Page.EVIDENCE, Page.WAITING, Page.CLOCKS, Page.FINDINGS}),
+        pages=frozenset(Page) - {Page.HOLDS, Page.RESTORE_POINTS},
+        views=USE_OF_ALL,
     ),
     Role(
         "Auditor",
@@ -203,7 +221,7 @@ ROLES: tuple[Role, ...] = (
         reads=ALL,
         code=ALL,
         pages=frozenset(Page) - {Page.WAITING},
-        views=EVENTS | ASSETS,
+        views=EVENTS | ASSETS | USE_OF_ALL,
     ),
     Role(
         "Audit Seed",

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from include.orchestration.access.permissions import Action, Page, Part
+from include.orchestration.access.permissions import Action, Page, Part, on_part
 from include.orchestration.access.roles import (
     ALL,
     DEPARTMENT,
@@ -14,6 +14,8 @@ from include.orchestration.access.roles import (
     INCIDENTS,
     ROLES,
     SCHEDULED,
+    USE,
+    USE_OF_ALL,
     Role,
     all_roles,
     department_roles,
@@ -34,11 +36,12 @@ def changes(role: Role) -> set[tuple[str, str]]:
     }
 
 
-def test_roles_table_contains_exactly_the_eight_expected_role_names() -> None:
+def test_roles_table_contains_exactly_the_nine_expected_role_names() -> None:
     assert list(ROLE) == [
         "Data Engineer",
         "Compliance Officer",
         "Information Management Reviewer",
+        "Employee",
         "Supervisor",
         "On Call",
         "Management",
@@ -47,10 +50,16 @@ def test_roles_table_contains_exactly_the_eight_expected_role_names() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["Auditor", "Supervisor"])
-def test_roles_auditor_and_supervisor_have_no_permission_to_change_data(name: str) -> None:
+def test_role_auditor_has_no_permission_to_change_data() -> None:
     """The only exception is the permission to change their own password."""
-    assert changes(ROLE[name]) == set()
+    assert changes(ROLE["Auditor"]) == set()
+
+
+def test_role_supervisor_may_only_answer_requests_for_information() -> None:
+    """The only exception is the permission to change their own password."""
+    assert changes(ROLE["Supervisor"]) == {
+        tuple(on_part(Action.EDIT, Part.ANSWER, "use_information"))
+    }
 
 
 def test_no_role_has_access_to_connections_settings_users_or_all_dags() -> None:
@@ -129,6 +138,13 @@ def test_every_page_except_evidence_is_open_to_some_but_not_all_roles() -> None:
     assert frozenset(Page).intersection(*opened) <= {Page.EVIDENCE}
 
 
+def test_only_roles_that_open_the_page_of_use_may_see_the_requests_of_all_people() -> None:
+    for role in all_roles(load_pack(SHIPPED)):
+        assert Page.USE in role.pages or not USE_OF_ALL & role.views, role.name
+        assert Page.USE not in role.pages or "use_information" in role.reads, role.name
+    assert not USE_OF_ALL & (ROLE["Employee"].permissions | ROLE["Supervisor"].permissions)
+
+
 def test_role_names_are_unique_and_fit_fab_column() -> None:
     names = [role.name for role in all_roles(load_pack(SHIPPED))]
     assert len(set(names)) == len(names)
@@ -150,6 +166,9 @@ def row(role: Role) -> str:
         INCIDENTS: "incidents",
         INCIDENTS | FINDINGS: "incidents, findings",
         FINDINGS: "findings",
+        USE: "use",
+        SCHEDULED | USE: "scheduled, use",
+        SCHEDULED | FINDINGS | USE: "scheduled, findings, use",
         frozenset(): "-",
     }
     cells = [

@@ -1,0 +1,91 @@
+"""A request for customer information with commands: approval, extract, end and proof."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.e2e.conftest import Cli, Used
+
+pytestmark = pytest.mark.airflow
+
+
+def steps(run: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the results in the sealed bundle of a run, by step."""
+    sealed = json.loads((Path(run["bundle"]) / "result.json").read_text())
+    return {step["step"]: step["data"] for step in sealed["steps"]}
+
+
+def test_extract_is_delivered_after_two_approvals_of_other_people(cli: Cli, used: Used) -> None:
+    assert (used.run["state"], used.run["outcome"]) == ("success", "attention")  # mail to files
+    results = steps(used.run)
+    assert results["approve"]["decided_by"] == "E00001"
+    assert results["approve_second"]["decided_by"] not in ("E00001", "E00011")
+    with psycopg.connect(cli.postgres("courier")) as conn:
+        assert conn.execute("SELECT count(*) FROM customer").fetchone() == (used.prepared["rows"],)
+    assert results["deliver"]["records"] == used.prepared["rows"]
+    assert used.file.stat().st_size == results["deliver"]["size"]
+
+
+def test_list_shows_the_grant_and_its_openings(cli: Cli, used: Used) -> None:
+    (row,) = [
+        row
+        for row in cli.json("access", "list")["grants"]
+        if row["request"] == used.prepared["request"]
+    ]
+    assert (row["requester"], row["purpose"], row["delivery"]) == ("E00011", "delivery", "zip")
+    assert row["openings"] == 1
+    assert row["approved_at"] < row["expires_at"]
+
+
+def test_other_person_cannot_open_the_extract(cli: Cli, used: Used, tmp_path: Path) -> None:
+    number = str(used.prepared["request"])
+    other = tmp_path / "other.zip"
+    error = cli.json("access", "open", number, "--by", "E00001", "--out", str(other), code=2)
+    assert "no extract of request" in error["error"]
+    assert not other.exists()
+
+
+def test_ended_extract_is_deleted_and_the_evidence_proves_it(
+    cli: Cli, used: Used, tmp_path: Path
+) -> None:
+    number = str(used.prepared["request"])
+    cli.json("access", "end", number, "--by", "E00003")
+    out = str(tmp_path / "late.zip")
+    assert (
+        "cannot be opened"
+        in cli.json("access", "open", number, "--by", "E00011", "--out", out, code=2)["error"]
+    )
+    run = json.loads(cli.call("run", "expire_grants", "--json").stdout)
+    results = steps(run)
+    assert [grant["request"] for grant in results["expire"]["ended"]] == [int(number)]
+    assert results["verify"] == {"remaining": [], "proved": 1, "unapproved": []}
+    assert not [path for path in (cli.home / "extracts").rglob("*") if path.is_file()]
+
+
+def test_request_with_a_field_outside_the_purpose_is_refused(cli: Cli, used: Used) -> None:
+    refused = cli.json(
+        *("access", "request", "--by", "E00011", "--purpose", "delivery", "--days", "2"),
+        *("--collection", "courier.customer", "--case", "CS-2", "--code", "status=active"),
+        *("--field", "name", "--field", "id_number"),
+        code=1,
+    )
+    assert (refused["state"], refused["refused_fields"]) == ("refused", ["id_number"])
+
+
+def test_keys_of_a_file_with_wrong_encoding_are_refused_with_the_line(
+    cli: Cli, used: Used, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys.txt"
+    keys.write_bytes(b"1\n2\n" + "客户".encode("gb18030"))
+    error = cli.json(
+        *("access", "request", "--by", "E00011", "--purpose", "delivery", "--days", "2"),
+        *("--collection", "courier.customer", "--case", "CS-3", "--field", "name"),
+        *("--keys", f"customer_id={keys}"),
+        code=2,
+    )
+    assert "line 3: the file is not UTF-8" in error["error"]
