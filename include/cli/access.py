@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -152,7 +154,9 @@ def _read_keys(option: str | None) -> frozenset[str]:
     """
     if option is None:
         return frozenset()
-    [(_column, name)] = list(_pairs("keys", [option]))
+    column, _equals, name = option.partition("=")
+    if not column or not name:
+        raise UsageError("--keys needs COLUMN=FILE.", "Correct the option.")
     path = Path(name)
     try:
         if path.stat().st_size > _MOST_BYTES:
@@ -230,24 +234,43 @@ def open_extract(
         from include.disclosure import opening
         from include.disclosure.extract_store import open_extract_store
 
-        opened = opening.open_extract(
-            services.state,
-            open_extract_store(services),
-            services.clock,
-            number,
-            person=by,
-            channel="command",
-        )
-        try:
-            with out.open("xb") as file:
-                for piece in opened.pieces:
-                    file.write(piece)
-        except FileExistsError:
-            raise UsageError(f"{out} exists already.", "Name another file.") from None
-        except OSError as error:
-            raise UsageError(f"{out} cannot be written: {error.strerror}.") from None
+        with _new_file(out) as file:  # before the opening is recorded
+            opened = opening.open_extract(
+                services.state,
+                open_extract_store(services),
+                services.clock,
+                number,
+                person=by,
+                channel="command",
+            )
+            for piece in opened.pieces:
+                file.write(piece)
     row = {"request": number, "file": str(out), "bytes": opened.size}
     return print_result(as_json, row, f"request {number}: {opened.size} bytes in {out}")
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[IO[bytes]]:
+    """Create a file that only its owner can read, and remove it if the block fails.
+
+    Raises:
+        UsageError: the file exists, or cannot be written.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise UsageError(f"{path} exists already.", "Name another file.") from None
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be written: {error.strerror}.",
+            "Name a file in a folder in which you may write.",
+        ) from None
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 @app.command("confirm")
@@ -271,7 +294,9 @@ def end(number: Number, by: By, as_json: AsJson = False) -> int:
         from include.disclosure.requests import load_request
 
         loaded = load_request(conn, number)
-        if not grants.end_access(conn, number, EndReason.WITHDRAWN, services.clock.now(), by=by):
+        if not grants.end_access(
+            conn, number, EndReason.ENDED_BY_PERSON, services.clock.now(), by=by
+        ):
             raise UsageError(
                 f"Request {number} has no access that could be ended.",
                 "List the requests: ./parcelseal access list.",

@@ -25,18 +25,16 @@ from include.approvals.required_action import (
     in_both_languages,
     markdown_table,
 )
-from include.disclosure.content import Filter, RequestContent
+from include.disclosure.request_text import describe_request
 from include.disclosure.requests import UseRequest, load_request
 from include.disclosure.roster import StaffRoster, read_roster
-from include.disclosure.rules import CLAUSE_USE, USE, FilterKind, UseRules
+from include.disclosure.rules import CLAUSE_USE, USE, UseRules
 from include.disclosure.use_check import CHECK
-from include.disclosure.use_form import FORMS
 from include.disclosure.use_notifications import queue_approval
 from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings, StepResult
-from include.messages import Message, _, listed, verbatim
+from include.messages import Message, _
 from include.policy import PolicyPack
-from include.policy.datamap import MappedCollection
 from include.reports.i18n import Translator
 from include.services.errors import ControlFailed
 from include.workflow.run_context import RunContext
@@ -130,7 +128,7 @@ def _ask(
         )
         decision = registry.decision_on(conn, approval.id)
         if decision is None and approvers:
-            queue_approval(run, conn, request, approval.id, approvers, roster)
+            queue_approval(run, conn, request, approval, approvers, roster)
     if decision is not None:  # a killed attempt stored it
         return _result(findings, approval, decision)
     if not approvers:  # Airflow would accept an answer of anybody for an empty list
@@ -210,7 +208,7 @@ def _store(
             content=answer.content,
         )
     if isinstance(entered, Refusal) and entered.cause is RefusalCause.OTHER_CONTENT:
-        raise InvalidAnswer(_("The form showed another version of the request."))
+        raise InvalidAnswer(_("The form showed other content than the stored request."))
     return _result(findings, approval, entered)
 
 
@@ -324,59 +322,6 @@ def _form(
         approval.content,
         due_at=approval.deadline,
     )
-
-
-def describe_request(pack: PolicyPack, request: UseRequest) -> list[tuple[Message, Message]]:
-    """Return label and value of each item of a request, for forms, pages and reports."""
-    content, plan = request.content, request.plan
-    rules = pack.section(USE)
-    purpose = rules.purpose(content.purpose) if rules else None
-    collection = pack.database(content.database).collections[content.collection]
-    shown = [column for column in plan.columns if column.name not in content.unmasked]
-    unmasked = [column.name for column in plan.columns if column.name in content.unmasked]
-
-    def titles(names: Sequence[str]) -> Message:
-        return listed([collection.field_title(name) for name in names]) if names else _("none")
-
-    minors = _("not counted") if plan.minors is None else verbatim(str(plan.minors))
-    return [
-        (_("Requester"), verbatim(content.requester)),
-        (_("Purpose"), purpose.message if purpose else verbatim(content.purpose)),
-        (_("Case reference"), verbatim(content.case)),
-        (_("Kind of records"), collection.title),
-        (_("Fields"), titles([column.name for column in shown])),
-        (_("Fields without masking"), titles(unmasked)),
-        (
-            _("Selection"),
-            listed([_describe_filter(entry, content, collection) for entry in content.filters]),
-        ),
-        (_("Number of records"), _number(plan.records)),
-        (_("Number of people"), _number(plan.people)),
-        (_("Records about people under 18"), minors),
-        (_("Records left out because of an erasure request"), _number(plan.excluded)),
-        (_("Keys that match no record"), _number(plan.unknown_keys)),
-        (_("Days"), _number(content.days)),
-        (_("Form of the extract"), FORMS[content.form]),
-    ]
-
-
-def _number(value: int) -> Message:
-    return Message(text="{number}", values={"number": value})
-
-
-def _describe_filter(
-    entry: Filter, content: RequestContent, collection: MappedCollection
-) -> Message:
-    title = collection.field_title(entry.column)
-    if entry.kind is FilterKind.KEY:
-        return _("{field}: {count} keys", field=title, count=content.keys)
-    if entry.kind is FilterKind.CODE:
-        return _("{field}: {codes}", field=title, codes=", ".join(entry.values))
-    if not entry.end:
-        return _("{field}: from {start}", field=title, start=entry.start)
-    if not entry.start:
-        return _("{field}: to {end}", field=title, end=entry.end)
-    return _("{field}: {start} to {end}", field=title, start=entry.start, end=entry.end)
 
 
 APPROVE = HumanTask(

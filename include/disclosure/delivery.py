@@ -20,18 +20,17 @@ from include.disclosure.extract_store import (
     check_extract_store,
     extract_key,
     open_extract_store,
-    password_key,
+    password_of,
 )
 from include.disclosure.extracts.extract import (
     ExtractColumn,
-    ExtractForm,
     ExtractSource,
     Marks,
     write_extract,
 )
-from include.disclosure.extracts.passwords import derive_password
 from include.disclosure.grants import Grant, GrantState
 from include.disclosure.planning import RequestedRecords, open_records
+from include.disclosure.request_text import purpose_title
 from include.disclosure.requests import UseRequest, keys_of, load_request
 from include.disclosure.roster import read_roster
 from include.disclosure.rules import CLAUSE_USE, UseRules
@@ -41,14 +40,14 @@ from include.disclosure.use_notifications import queue_delivery
 from include.erasure.masks import read_column_shapes
 from include.erasure.tables import TableName
 from include.evidence.step_findings import StepFindings, StepResult
-from include.messages import _, verbatim
+from include.messages import _
 from include.policy.rules import translated_message
 from include.services.errors import ControlFailed
 from include.services.objectstore.base import ObjectStore, read_sha256
 from include.workflow.run_context import RunContext
 from include.workflow.step import Step
 
-SUBJECT = "use_subject"  # in place of a collection in the keyed HMAC of a data subject
+SUBJECT_CONTEXT = "use_subject"  # in place of a collection in the keyed HMAC of a data subject
 _SUBJECTS_PER_TURN = 10_000
 
 
@@ -100,8 +99,9 @@ def deliver_extract(run: RunContext[UseRules], findings: StepFindings) -> Delive
         employee = read_roster(run).find(request.requester)
         if employee is None or not (employee.active and employee.trained):
             raise ControlFailed(
-                f"The requester of request {request.id} may no longer receive information.",
-                "The roster says that this person is not active or not trained.",
+                f"The requester of request {request.id} is no longer active or trained, so nothing "
+                "was delivered.",
+                "Correct the roster if it is wrong, then make a new request.",
             )
         grants.grant_request(
             conn,
@@ -175,12 +175,13 @@ def _write(
             with store.open_writer(grant.object_key) as writer:
                 written = write_extract(
                     records.connection,
-                    _source(run, request, records),
+                    _source(request, records),
                     _marks(run, request, grant),
                     content.form,
                     extract_secret(run, request, grant),
                     writer,
                     max_rows=request.plan.records,
+                    progress=run.task.confirm_open,
                 )
                 subjects = list(_subjects(run, request, records))
                 writer.commit()
@@ -208,13 +209,10 @@ def _write(
     return delivered
 
 
-def _source(
-    run: RunContext[UseRules], request: UseRequest, records: RequestedRecords
-) -> ExtractSource:
+def _source(request: UseRequest, records: RequestedRecords) -> ExtractSource:
     collection = records.collection
     table = TableName(collection.schema_name, collection.table)
     shapes = read_column_shapes(records.connection, table)
-    del run
     return ExtractSource(
         query=extract_query(
             records.selection, request.plan.columns, shapes, collection.primary_key
@@ -228,12 +226,11 @@ def _source(
 
 
 def _marks(run: RunContext[UseRules], request: UseRequest, grant: Grant) -> Marks:
-    purpose = run.rules.purpose(request.content.purpose)
     company = run.pack.company
     return Marks(
         request=request.id,
         recipient=request.requester,
-        purpose=purpose.message if purpose else verbatim(request.content.purpose),
+        purpose=purpose_title(run.pack, request.content.purpose),
         expires_at=grant.expires_at,
         zone=run.zone,
         company=translated_message(company.name) if company else None,
@@ -242,9 +239,7 @@ def _marks(run: RunContext[UseRules], request: UseRequest, grant: Grant) -> Mark
 
 def extract_secret(run: RunContext[UseRules], request: UseRequest, grant: Grant) -> str:
     """Return the password of an extract, or the age key of its recipient."""
-    if request.content.form is ExtractForm.AGE:
-        return request.content.recipient
-    return derive_password(password_key(run), request.sha256, request.requester, grant.attempt)
+    return request.content.recipient or password_of(run, request, grant)
 
 
 def _subjects(
@@ -256,7 +251,7 @@ def _subjects(
     with records.connection.cursor(name="use_subjects") as cursor:
         cursor.execute(query, records.selection.values)
         while rows := cursor.fetchmany(_SUBJECTS_PER_TURN):
-            yield from keys.digests(keys.current, database, SUBJECT, rows)
+            yield from keys.digests(keys.current, database, SUBJECT_CONTEXT, rows)
 
 
 class VerifiedExtract(StepResult):

@@ -1,8 +1,8 @@
 """The steps of `expire_grants`: end accesses, delete their extracts, and prove that they are gone.
 
 The moment of expiry does not depend on this workflow: an extract cannot be opened after it. The
-workflow removes the file within the hour, and proves it with a listing that shares no code with the
-deletion. Several runs at once, and runs after a killed run, end each grant exactly once.
+workflow removes the file within the hour, and proves it with a second listing of the store and an
+SQL query of its own. Several runs at once, and runs after a killed run, end each grant once.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from pydantic import AwareDatetime
 from sqlalchemy import Connection, delete, select
 
 from include.disclosure import grants, use_notifications
-from include.disclosure.delivery import SUBJECT
+from include.disclosure.delivery import SUBJECT_CONTEXT
 from include.disclosure.extract_store import (
+    FOLDER,
     STORE,
     delete_extracts,
     has_extract_store,
     open_extract_store,
-    stored_requests,
+    stored_keys,
 )
 from include.disclosure.grants import EndReason, Grant, GrantState
 from include.disclosure.notification_kinds import CONFIRM, ENDING
@@ -98,7 +99,10 @@ def expire_grants(run: RunContext[UseRules], findings: StepFindings) -> Expiry:
     if not roster:
         findings.warn(
             "use.roster_empty",
-            _("The roster names no employee, so nobody could be checked for having left."),
+            _(
+                "The roster has no active employee, so this run could not check which requesters "
+                "have left."
+            ),
             _("Have the roster corrected."),
             for_engineers=_("Correct `roster` in use.yaml, or the table that it reads."),
         )
@@ -120,13 +124,14 @@ def expire_grants(run: RunContext[UseRules], findings: StepFindings) -> Expiry:
         _delete_unused_keys(run, conn)
         reminded = _remind(run, conn, roster)
         unconfirmed = _follow_up(run, findings, conn, roster)
-        still_live = grants.grants_in(conn, LIVE)
-    findings.measure("use.live", len(still_live), "1")
+        delivered = grants.grants_in(conn, [GrantState.DELIVERED])
+    live_count = sum(grant.is_open(run.now) for grant in delivered)
+    findings.measure("use.live", live_count, "1")
     findings.measure("use.ended", len(ended), "1")
     findings.measure(UNCONFIRMED, len(unconfirmed), "1", target=0)
     return Expiry(
         is_configured=True,
-        live=len(still_live),
+        live=live_count,
         ended=tuple(ended),
         left_overs=left_overs,
         reminded=reminded,
@@ -175,7 +180,7 @@ def _end_reason(run: RunContext[UseRules], grant: Grant, *, is_erased: bool) -> 
 def _reason_about(employee: Employee | None, grant: Grant) -> EndReason | None:
     """Return why the requester may not keep an access; None if the requester may keep it."""
     if employee is None or not (employee.active and employee.trained):
-        return EndReason.LEFT
+        return EndReason.NOT_ENTITLED
     if employee.department != grant.department:
         return EndReason.TRANSFERRED
     return None
@@ -193,7 +198,7 @@ def _grants_with_erasures(
         return set()
     keys = run.services.erasure_keys
     digests = [
-        keys.digest(key_id, request.database, SUBJECT, [request.subject])
+        keys.digest(key_id, request.database, SUBJECT_CONTEXT, [request.subject])
         for request in erasure_requests.all_requests(conn)
         if request.closed_at is None or request.closed_at > since
         for key_id in keys.keys
@@ -238,10 +243,11 @@ def _delete_left_overs(run: RunContext[UseRules], store: ObjectStore) -> int:
     The objects are listed before the grants are read, so the object of a delivery that starts
     meanwhile is not listed.
     """
-    listed = set(stored_requests(store))
+    listed = set(stored_keys(store))
     with run.state.connect() as conn:
-        named = {grant.object_key for grant in grants.grants_in(conn, LIVE)}
-    left_overs = sorted(key for _number, key in listed if key not in named)
+        known = grants.grants_in(conn, (*LIVE, GrantState.ENDING))
+    named = {grant.object_key for grant in known}
+    left_overs = sorted(key for key in listed if key not in named)
     for key in left_overs:
         store.delete(key)
     return len(left_overs)
@@ -337,28 +343,31 @@ class AbsenceProof(StepResult):
 
 
 def prove_absence(run: RunContext[UseRules], findings: StepFindings) -> AbsenceProof:
-    """List the store, and compare it with the grants and their approvals.
+    """List the store again, and compare it with the grants and their approvals.
 
-    The query on the grants is plain SQL of its own, and the listing uses the folders of the store.
-    Only grants without any object are recorded as ended.
+    The grants are read with an SQL query that shares no code with the deletion. Only grants without
+    any object are recorded as ended. A key outside of the folders of requests is reported, too.
     """
     if not run.require(EXPIRE).is_configured:
         return AbsenceProof()
     store = open_extract_store(run.services)
-    present = sorted(key for _number, key in stored_requests(store))
-    # An access that ended after this run started is ended by the next run.
+    present = sorted(
+        version.key for version in store.list_versions(f"{FOLDER}/") if not version.is_marker
+    )
+    # The next run deletes the extract of an access that ended after this run started.
     started_at = run.task.started_at or run.now
     with run.state.connect() as conn:
         rows = conn.exec_driver_sql(_GRANTS).all()
     covered = {
         row.object_key
         for row in rows
-        if row.state in ("delivering", "delivered") and row.expires_at > started_at
+        if (row.state in ("delivering", "delivered") and row.expires_at > started_at)
+        or (row.state == "ending" and row.ending_at > started_at)
     }
     remaining = [key for key in present if key not in covered]
-    with_objects = {key.split("/")[1] for key in remaining}
+    with_objects = {tuple(key.split("/")[:2]) for key in present}
     ending = [row.request_id for row in rows if row.state == "ending"]
-    proved = [number for number in ending if str(number) not in with_objects]
+    proved = [number for number in ending if (FOLDER, str(number)) not in with_objects]
     for number in proved:  # short transactions, so that nobody waits for thousands of grants
         with run.state.begin() as conn:
             grants.record_end(conn, number, run.now)
@@ -386,7 +395,7 @@ def prove_absence(run: RunContext[UseRules], findings: StepFindings) -> AbsenceP
 
 
 _GRANTS = """
-SELECT g.request_id, g.object_key, g.state, g.expires_at,
+SELECT g.request_id, g.object_key, g.state, g.expires_at, g.ending_at,
     jsonb_array_length(g.approvals) > 0 AND g.sha256 = r.sha256 AND NOT EXISTS (
         SELECT FROM jsonb_array_elements_text(g.approvals) AS needed (id)
         WHERE NOT EXISTS (

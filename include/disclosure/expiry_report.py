@@ -20,11 +20,11 @@ from include.workflow.run_records import RunRecords
 TITLE = _("End of access to customer information")
 REASONS: dict[EndReason, Message] = {
     EndReason.EXPIRED: _("the approved time is over"),
-    EndReason.RETURNED: _("the requester no longer needs it"),
-    EndReason.LEFT: _("the requester is not active or not trained any more"),
+    EndReason.CONFIRMED: _("the requester confirmed that local copies are deleted"),
+    EndReason.NOT_ENTITLED: _("the requester is not active or not trained any more"),
     EndReason.TRANSFERRED: _("the requester works in another department"),
     EndReason.ERASURE: _("a data subject asked for erasure"),
-    EndReason.WITHDRAWN: _("a person ended the access"),
+    EndReason.ENDED_BY_PERSON: _("a person ended the access"),
     EndReason.NOT_DELIVERED: _("the extract was not delivered in time"),
 }
 
@@ -98,7 +98,11 @@ def _sections(expiry: Expiry | None) -> Iterator[Section]:
     yield Section(
         heading=_("Ended accesses"),
         blocks=[
-            text_table(_("Accesses that this run ended"), head, rows),
+            text_table(
+                _("Ended accesses with an extract that this run deleted or tried to delete"),
+                head,
+                rows,
+            ),
             Paragraph(text=CANNOT_RECALL),
         ],
     )

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from include.disclosure.extracts.model import ExtractForm
-from include.disclosure.grants import FOLDER
+from include.disclosure.extracts.passwords import MINIMUM_KEY, derive_password
+from include.disclosure.grants import Grant
+from include.disclosure.requests import UseRequest
 from include.disclosure.rules import UseRules
 from include.service_container import Services
 from include.services.errors import UsageError
@@ -17,8 +19,8 @@ from include.services.objectstore.base import ObjectStore
 from include.workflow.run_context import RunContext
 
 STORE = "extract_store"
+FOLDER = "use"  # of all extracts in the store
 PASSWORD_KEY = "password_key"  # noqa: S105 - name of an extra
-_SHORTEST_KEY = 32  # bytes
 
 
 def has_extract_store(services: Services) -> bool:
@@ -70,12 +72,23 @@ def password_key(run: RunContext[UseRules]) -> bytes:
         UsageError: the connection ``extract_store`` has no secret, or it is too short.
     """
     secret = run.services.connection(STORE).text(PASSWORD_KEY).encode()
-    if len(secret) < _SHORTEST_KEY:
+    if len(secret) < MINIMUM_KEY:
         raise UsageError(
             f"The connection {STORE} has no secret for the passwords of extracts.",
-            f"Set its extra `{PASSWORD_KEY}` to a random text of at least {_SHORTEST_KEY} bytes.",
+            f"Set its extra `{PASSWORD_KEY}` to a random text of at least {MINIMUM_KEY} bytes.",
         )
     return secret
+
+
+def password_of(run: RunContext[UseRules], request: UseRequest, grant: Grant) -> str:
+    """Return the password of an extract; empty for an extract for a machine.
+
+    Raises:
+        UsageError: the connection ``extract_store`` has no secret.
+    """
+    if request.content.form is ExtractForm.AGE:
+        return ""
+    return derive_password(password_key(run), request.sha256, request.requester, grant.attempt)
 
 
 def extract_key(number: int, attempt: str, form: ExtractForm) -> str:
@@ -105,9 +118,8 @@ def delete_extracts(store: ObjectStore, number: int) -> int:
     return len(keys)
 
 
-def stored_requests(store: ObjectStore) -> Iterator[tuple[int, str]]:
-    """Yield (number of the request, key) for each object and each older version in the store."""
+def stored_keys(store: ObjectStore) -> Iterator[str]:
+    """Yield the key of each object, and of each older version, in the folder of extracts."""
     for version in store.list_versions(f"{FOLDER}/"):
-        number = version.key.split("/")[1]
-        if number.isdecimal() and not version.is_marker:
-            yield int(number), version.key
+        if not version.is_marker:
+            yield version.key

@@ -25,8 +25,6 @@ from include.disclosure.tables import use_grant, use_opening, use_subject
 from include.services.errors import ControlFailed, UsageError
 from include.state.tables import MOMENT
 
-FOLDER = "use"  # of all extracts in the extract store
-
 
 class GrantState(StrEnum):
     """The state of a grant.
@@ -51,20 +49,20 @@ class EndReason(StrEnum):
 
     Attributes:
         EXPIRED: the approved time is over.
-        RETURNED: the requester no longer needs the information.
-        LEFT: the requester left, is on leave, or lost the training that is required.
+        CONFIRMED: the requester confirmed that local copies are deleted.
+        NOT_ENTITLED: the requester left, is on leave, or lost the training that is required.
         TRANSFERRED: the requester works in another department.
         ERASURE: a data subject in the extract asked for erasure.
-        WITHDRAWN: a person ended the access.
+        ENDED_BY_PERSON: a person ended the access.
         NOT_DELIVERED: the run that should deliver the extract ended without it.
     """
 
     EXPIRED = "expired"
-    RETURNED = "returned"
-    LEFT = "left"
+    CONFIRMED = "confirmed"
+    NOT_ENTITLED = "not_entitled"
     TRANSFERRED = "transferred"
     ERASURE = "erasure"
-    WITHDRAWN = "withdrawn"
+    ENDED_BY_PERSON = "ended_by_person"
     NOT_DELIVERED = "not_delivered"
 
 
@@ -163,12 +161,6 @@ def grants_in(conn: Connection, states: Iterable[GrantState]) -> list[Grant]:
         .where(use_grant.c.state.in_([str(state) for state in states]))
         .order_by(use_grant.c.expires_at, use_grant.c.request_id)
     )
-    return [_grant(dict(row)) for row in conn.execute(query).mappings()]
-
-
-def grants_of(conn: Connection, numbers: Sequence[int]) -> list[Grant]:
-    """Return the grants of some requests."""
-    query = select(*_COLUMNS).where(use_grant.c.request_id.in_(numbers))
     return [_grant(dict(row)) for row in conn.execute(query).mappings()]
 
 
@@ -389,7 +381,7 @@ def confirm_deletion(conn: Connection, request: UseRequest, person: str, now: da
             f"Request {request.id} was not approved, so there is nothing to confirm.",
             "List the requests: ./parcelseal access list.",
         )
-    end_access(conn, request.id, EndReason.RETURNED, now, by=person)
+    end_access(conn, request.id, EndReason.CONFIRMED, now, by=person)
     conn.execute(
         update(use_grant)
         .where(use_grant.c.request_id == request.id, use_grant.c.confirmed_at.is_(None))

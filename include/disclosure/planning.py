@@ -65,9 +65,9 @@ def check_content(run: RunContext[UseRules], content: RequestContent) -> list[st
             f"Information may not be requested for the purpose {content.purpose}.",
             f"Use one of: {', '.join(use.purpose for use in rules.purposes)}.",
         )
-    if content.days > purpose.longest:
+    if content.days > purpose.max_days:
         raise UsageError(
-            f"The purpose {content.purpose} allows at most {purpose.longest} days.",
+            f"The purpose {content.purpose} allows at most {purpose.max_days} days.",
             "Request fewer days.",
         )
     usable = rules.usable(content.database, content.collection)

@@ -95,10 +95,14 @@ def check_keys(content: RequestContent, keys: frozenset[str]) -> None:
     Raises:
         UsageError: the list is missing, not needed, too long, or another list.
     """
-    if (key_filter(content) is None) == bool(keys):
+    has_key_column = key_filter(content) is not None
+    if has_key_column and not keys:
         raise UsageError(
-            "The list of keys does not fit the selection.",
-            "Select records by a key column, and upload the keys.",
+            "The selection has a key column, but no keys were entered.", "Enter the keys."
+        )
+    if keys and not has_key_column:
+        raise UsageError(
+            "Keys were entered, but the selection has no key column.", "Choose the key column."
         )
     if len(keys) > MOST_KEYS or any(len(key) > MOST_KEY_LENGTH for key in keys):
         raise UsageError(

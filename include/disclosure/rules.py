@@ -102,12 +102,12 @@ class UsePurpose(Rule):
     Attributes:
         purpose: Purpose of purposes.yaml. A request may name only fields of this purpose.
         title: Name of the purpose in the request form.
-        longest: Longest time from the approval until the access ends, in days.
+        max_days: Longest time from the approval until the access ends, in days.
     """
 
     purpose: Identifier
     title: Texts
-    longest: Annotated[int, Field(ge=1, le=LARGEST_DURATION), Unit("days")]
+    max_days: Annotated[int, Field(ge=1, le=LARGEST_DURATION), Unit("days")]
 
     @property
     def message(self) -> Message:
@@ -125,7 +125,7 @@ class UseRules(SectionRules):
         purposes: Purposes for which staff may request information.
         collections: Collections from which staff may request an extract.
         most_records: Largest number of records in one extract.
-        response: Time within which the supervisor decides. No answer is a rejection.
+        response: Time within which each approver decides. No answer is a rejection.
         remind_before: Time before the end of the access at which the requester is reminded.
         confirm_within: Time after the end of the access within which the requester confirms that
             local copies are deleted. After this time, the missing confirmation is a finding.

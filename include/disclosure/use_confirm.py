@@ -47,11 +47,13 @@ def confirm_copies(run: RunContext[UseRules], findings: StepFindings) -> Confirm
     del findings
     with refusing_inputs(), run.state.begin() as conn:
         number = run.parameters.get("request")
-        if run.triggered_by is None or not isinstance(number, int):
+        if run.triggered_by is None:
             raise UsageError(
-                "The number of the request or the person is missing.",
-                "Enter the number in the form in Airflow.",
+                "No person triggered this run.",
+                "Trigger the workflow with your own account, or run ./parcelseal access confirm.",
             )
+        if not isinstance(number, int):
+            raise UsageError("No request number was entered.", "Enter it in the form in Airflow.")
         at = run.task.triggered_at or run.now
         grant = grants.confirm_deletion(conn, load_request(conn, number), run.triggered_by, at)
     assert grant.confirmed_at is not None

@@ -6,7 +6,7 @@ The filter builder offers only columns that use.yaml allows. It compiles to boun
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -30,7 +30,7 @@ class UseAction(StrEnum):
 
     Attributes:
         REQUEST: request an extract.
-        CONFIRM: confirm that local copies are deleted, and give the extract back.
+        CONFIRM: confirm that local copies are deleted.
     """
 
     REQUEST = "request"
@@ -65,7 +65,7 @@ def use_form(pack: PolicyPack) -> FormSections:
             ),
             Field(
                 "request",
-                _("Number of a request"),
+                _("Request number"),
                 "number",
                 _(
                     "Required for a confirmation. For a request: the number of a request that you "
@@ -108,15 +108,13 @@ def use_form(pack: PolicyPack) -> FormSections:
             ),
         ],
         "3. Selection of records / 记录范围": [
+            *_range_fields("date", _("Date column"), dict(_columns(pack, rules, FilterKind.DATE))),
             *_range_fields(
-                "date", _("Column with a day"), dict(_columns(pack, rules, FilterKind.DATE))
-            ),
-            *_range_fields(
-                "number", _("Column with a number"), dict(_columns(pack, rules, FilterKind.NUMBER))
+                "number", _("Number column"), dict(_columns(pack, rules, FilterKind.NUMBER))
             ),
             Field(
                 "code_column",
-                _("Column with a code"),
+                _("Code column"),
                 "choice",
                 _COLUMN_HELP,
                 options=dict(_columns(pack, rules, FilterKind.CODE)),
@@ -130,7 +128,7 @@ def use_form(pack: PolicyPack) -> FormSections:
             ),
             Field(
                 "key_column",
-                _("Column with a key"),
+                _("Key column"),
                 "choice",
                 _COLUMN_HELP,
                 options=dict(_columns(pack, rules, FilterKind.KEY)),
@@ -248,7 +246,7 @@ def read_use_form(
         )
     values = dict(entries.values)
     for name in ("purpose", "collection", "fields", "days", "case"):
-        if not values.get(name):
+        if values.get(name) in (None, "", ()):
             title = next(field.title for field in form if field.name == name)
             raise UsageError(
                 f"The field “{Translator('en').text(title)}” is empty.",
@@ -305,8 +303,23 @@ def make_content(values: Mapping[str, Any], keys: frozenset[str]) -> RequestCont
         )
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UsageError(f"{where}: {first['msg']}.", "Correct the request.") from None
+        where = ".".join(_place(values, first["loc"]))
+        raise UsageError(f"{where}: {_reason(first['msg'])}.", "Correct the request.") from None
+
+
+def _place(values: Mapping[str, Any], path: Sequence[str | int]) -> Iterator[str]:
+    """Yield the parts of the path of a faulty value; a filter is named by its column."""
+    for at, part in enumerate(path):
+        if at == 1 and path[0] == "filters" and isinstance(part, int):
+            entry = values["filters"][part]
+            yield entry["column"] if isinstance(entry, dict) else entry.column
+        else:
+            yield str(part)
+
+
+def _reason(message: str) -> str:
+    """Return the message of pydantic without its prefix for errors of validators."""
+    return message.removeprefix("Value error, ")
 
 
 def _own_column(name: str, prefix: str) -> str:
@@ -340,6 +353,6 @@ def _filter(**values: Any) -> Filter:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise UsageError(
-            f"The selection by {values['column']} is wrong: {first['msg']}.",
+            f"The selection by {values['column']} is wrong: {_reason(first['msg'])}.",
             "Correct the form, and trigger the workflow again.",
         ) from None

@@ -12,10 +12,10 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from include.approvals import registry
+from include.approvals.registry import Request
 from include.disclosure import grants, requests
-from include.disclosure.extract_store import password_key
+from include.disclosure.extract_store import password_of
 from include.disclosure.extracts.model import ExtractForm
-from include.disclosure.extracts.passwords import derive_password
 from include.disclosure.grants import Grant, GrantState
 from include.disclosure.notification_kinds import APPROVAL, DELIVERED
 from include.disclosure.requests import UseRequest
@@ -106,18 +106,19 @@ def delivered_still_due(run: RunContext[UseRules], keys: Sequence[str]) -> set[s
 
 
 def passwords(run: RunContext[UseRules], keys: Sequence[str]) -> Mapping[str, str]:
-    """Return the password of each extract; an empty text for an extract for a machine."""
+    """Return the password of each extract; an empty text for an extract for a machine.
+
+    Raises:
+        UsageError: the connection ``extract_store`` has no secret.
+        ControlFailed: a stored request does not match its digest.
+    """
     secrets = dict.fromkeys(keys, "")
     with run.state.connect() as conn:
         for key in keys:
             grant = _grant_of(conn, key)
-            if grant is None:
-                continue
-            request = requests.load_request(conn, grant.request_id)
-            if request.content.form is not ExtractForm.AGE:
-                secrets[key] = derive_password(
-                    password_key(run), request.sha256, request.requester, grant.attempt
-                )
+            if grant is not None:
+                request = requests.load_request(conn, grant.request_id)
+                secrets[key] = password_of(run, request, grant)
     return secrets
 
 
@@ -144,7 +145,7 @@ def _is_in_time(deadline: datetime | None, now: datetime) -> bool:
 
 
 def ending_still_due(run: RunContext[UseRules], keys: Sequence[str]) -> set[str]:
-    """Return the keys of extracts that can still be opened and end soon."""
+    """Return the keys of extracts that can still be opened."""
     with run.state.connect() as conn:
         return {
             key
@@ -170,17 +171,17 @@ def queue_approval(
     run: RunContext[UseRules],
     conn: Connection,
     request: UseRequest,
-    approval: int,
+    approval: Request,
     approvers: Sequence[str],
     roster: StaffRoster,
 ) -> None:
     """Queue the mail that asks people for a decision. Each person gets it once."""
     employees = [employee for person in approvers if (employee := roster.find(person)) is not None]
     line = _(
-        "Request {number} of {person} for customer information waits for your decision under "
-        "Required Actions in Airflow, within {hours} hours.",
-        number=request.id,
+        "{person} requests customer information (request {number}). Decide by {deadline} under "
+        "Required Actions in Airflow.",
         person=request.requester,
-        hours=int(run.rules.response.span.total_seconds() // 3600),
+        number=request.id,
+        deadline=approval.deadline,
     )
-    notify(run, conn, APPROVAL, str(approval), line, employees, urgent=True)
+    notify(run, conn, APPROVAL, str(approval.id), line, employees, urgent=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from include.approvals import registry
-from include.disclosure.approval import APPROVE, APPROVE_SECOND, UseApproval, describe_request
+from include.disclosure.approval import APPROVE, APPROVE_SECOND, UseApproval
 from include.disclosure.delivery import DELIVER, VERIFY, Delivery
+from include.disclosure.request_text import describe_request
 from include.disclosure.requests import UseRequest
 from include.disclosure.rules import CLAUSE_USE, UseRules
 from include.disclosure.use_check import CHECK, action_of

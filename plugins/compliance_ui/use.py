@@ -17,11 +17,12 @@ from include.approvals.approvers import same_person
 from include.approvals.registry import APPROVE, REJECT, Decision
 from include.disclosure import grants
 from include.disclosure.access_list import ApprovalProgress, approval_progress, list_requests
-from include.disclosure.approval import FIRST, SECOND, describe_request
+from include.disclosure.approval import FIRST, SECOND
 from include.disclosure.expiry_report import REASONS
 from include.disclosure.extract_store import STORE, has_extract_store
 from include.disclosure.grants import Grant, GrantState
 from include.disclosure.opening import file_name_of, open_extract
+from include.disclosure.request_text import describe_request, purpose_title
 from include.disclosure.requests import UseRequest, load_request, run_of
 from include.disclosure.rules import USE
 from include.disclosure.use_report import CANNOT_RECALL
@@ -29,8 +30,7 @@ from include.disclosure.workflow import USE_INFORMATION
 from include.messages import Message, _, verbatim
 from include.notify.outbox import Run
 from include.orchestration.access.permissions import Page, PageScope
-from include.policy import PolicyPack
-from include.services.errors import ParcelSealError, UsageError
+from include.services.errors import UsageError
 from plugins.compliance_ui.access import Visitor, name_of, visitor_of
 from plugins.compliance_ui.page_services import PageServices, page_services
 from plugins.compliance_ui.rendering import render_navigation_page
@@ -125,7 +125,7 @@ def list_use(request: Request, visitor: UseVisitor) -> Response:
         ListedUse(
             entry.request,
             names[entry.request.requester],
-            _purpose(services.pack, entry.request),
+            purpose_title(services.pack, entry.request.content.purpose),
             _state(entry.grant, progress.get(entry.request.id), now),
             entry.grant.expires_at if entry.grant else None,
             entry.openings,
@@ -237,7 +237,7 @@ def _detail(
         problem=problem,
         use=use,
         requester=name_of(use.requester),
-        items=_items(services.pack, use),
+        items=describe_request(services.pack, use),
         state=_state(grant, progress.get(number), now),
         grant=grant,
         run=run,
@@ -280,32 +280,6 @@ def _decisions(conn: Connection, use: UseRequest, run: Run | None) -> list[Decis
         person = name_of(decision.decided_by) if decision else ""
         views.append(DecisionView(title, approval.deadline, decision, words, person))
     return views
-
-
-def _items(pack: PolicyPack, use: UseRequest) -> list[tuple[Message, Message]]:
-    """Return label and value of each item of a request.
-
-    If the policy pack no longer maps the records of an old request, their names replace the titles.
-    """
-    try:
-        return describe_request(pack, use)
-    except (ParcelSealError, KeyError):
-        content, plan = use.content, use.plan
-        return [
-            (_("Requester"), verbatim(content.requester)),
-            (_("Purpose"), _purpose(pack, use)),
-            (_("Case reference"), verbatim(content.case)),
-            (_("Records"), verbatim(f"{content.database}.{content.collection}")),
-            (_("Fields"), verbatim(", ".join(content.fields))),
-            (_("Number of records"), Message(text="{n}", values={"n": plan.records})),
-            (_("Number of people"), Message(text="{n}", values={"n": plan.people})),
-        ]
-
-
-def _purpose(pack: PolicyPack, use: UseRequest) -> Message:
-    rules = pack.section(USE)
-    purpose = rules.purpose(use.content.purpose) if rules else None
-    return purpose.message if purpose else verbatim(use.content.purpose)
 
 
 def _state(grant: Grant | None, progress: ApprovalProgress | None, now: datetime) -> Message:

@@ -50,7 +50,7 @@ def test_superior_of_absent_supervisor_is_asked(company: UseCompany) -> None:
     assert asked(run).assigned == ["boss"]
 
 
-def test_supervisor_of_themselves_is_skipped(company: UseCompany) -> None:
+def test_check_refuses_requester_who_is_their_own_only_supervisor(company: UseCompany) -> None:
     company.set_employee("lead", supervisor="Lead")
     with pytest.raises(Exception, match="no active supervisor"):
         checked(company, by="lead")
@@ -78,7 +78,7 @@ def test_answer_of_other_person_is_refused_and_fails(
     assert not result(record).approved
 
 
-def test_supervisor_who_left_after_the_question_cannot_decide(company: UseCompany) -> None:
+def test_supervisor_who_left_after_the_approval_request_cannot_decide(company: UseCompany) -> None:
     run = checked(company)
     action = asked(run)
     company.set_employee("lead", active=False)
@@ -117,7 +117,7 @@ def test_answer_to_form_with_other_content_is_invalid(company: UseCompany) -> No
         run.answer(APPROVE, "lead", form=action)
 
 
-def test_second_approval_is_not_asked_for_masked_adults(company: UseCompany) -> None:
+def test_masked_request_without_minors_needs_no_second_approval(company: UseCompany) -> None:
     run = checked(company)
     run.answer(APPROVE, "lead")
     second = run.ask(APPROVE_SECOND)
@@ -161,7 +161,7 @@ def test_forged_step_record_without_decision_delivers_nothing(company: UseCompan
     assert company.objects() == []
 
 
-def test_killed_answer_is_found_again(company: UseCompany) -> None:
+def test_repeated_approval_task_returns_the_stored_decision(company: UseCompany) -> None:
     run = checked(company)
     first = run.answer(APPROVE, "lead")
     again = run.ask(APPROVE)
@@ -169,7 +169,7 @@ def test_killed_answer_is_found_again(company: UseCompany) -> None:
     assert again == result(first)
 
 
-def test_nobody_for_second_approval_fails(company: UseCompany) -> None:
+def test_second_approval_fails_without_an_active_second_approver(company: UseCompany) -> None:
     company.set_employee("officer", active=False)
     company.set_employee("deputy", active=False)
     run = checked(company, fields=["name", "id_number"], unmasked=["id_number"])

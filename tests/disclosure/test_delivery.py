@@ -118,7 +118,7 @@ def test_deliver_refuses_requester_who_left_after_approval(
 ) -> None:
     run, _number = approved(company)
     company.set_employee("clerk", **change)
-    with pytest.raises(ControlFailed, match="may no longer receive"):
+    with pytest.raises(ControlFailed, match="no longer active or trained"):
         run.step(DELIVER)
     assert company.objects() == []
 
@@ -176,7 +176,7 @@ def test_delivery_is_deleted_if_the_access_ended_meanwhile(
 
     def end_first(conn: object, *args: object, **more: object) -> bool:
         with company.state.begin() as other:
-            grants.end_access(other, number, grants.EndReason.WITHDRAWN, company.clock.now())
+            grants.end_access(other, number, grants.EndReason.ENDED_BY_PERSON, company.clock.now())
         return record(conn, *args, **more)  # type: ignore[arg-type] # passed on
 
     monkeypatch.setattr("include.disclosure.grants.record_delivery", end_first)

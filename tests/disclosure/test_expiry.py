@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
-from include.disclosure import expiry, grants
+from include.disclosure import grants
 from include.disclosure.delivery import DELIVER
 from include.disclosure.expiry import EXPIRE, PROVE, AbsenceProof, Expiry
 from include.disclosure.grants import EndReason, GrantState
@@ -16,6 +16,7 @@ from include.disclosure.use_confirm import CONFIRM_COPIES
 from include.evidence.model import Outcome
 from include.services.errors import CouldNotRun, ServiceError, UsageError
 from include.services.objectstore.base import StoreError
+from include.services.objectstore.directory import DirectoryStore
 from tests.disclosure.test_delivery import approved, grant_of
 from tests.disclosure.test_use_check import erase
 from tests.disclosure.use_fixtures import UseCompany
@@ -33,7 +34,7 @@ def delivered(company: UseCompany) -> int:
     return number
 
 
-def test_live_extract_stays(company: UseCompany) -> None:
+def test_expire_keeps_extract_before_its_end(company: UseCompany) -> None:
     number = delivered(company)
     record = company.expire()
     del record
@@ -58,8 +59,8 @@ def test_expired_extract_is_deleted_and_proved(company: UseCompany) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"active": False}, EndReason.LEFT),
-        ({"trained": False}, EndReason.LEFT),
+        ({"active": False}, EndReason.NOT_ENTITLED),
+        ({"trained": False}, EndReason.NOT_ENTITLED),
         ({"department": "warehouse"}, EndReason.TRANSFERRED),
     ],
 )
@@ -113,17 +114,17 @@ def test_extract_that_cannot_be_deleted_fails_and_is_tried_again(
     number = delivered(company)
     company.clock.at = grant_of(company, number).expires_at
 
-    def away(*_: object) -> int:
+    def away(*_: object) -> None:
         raise StoreError("the store is away")
 
     with monkeypatch.context() as patch:
-        patch.setattr(expiry, "delete_extracts", away)
+        patch.setattr(DirectoryStore, "delete", away)
         with pytest.raises(ServiceError):  # Airflow retries the task
             company.start("expire_grants", by=None).step(EXPIRE)
         company.is_last_try = True
         run = company.start("expire_grants", by=None)
-        patch.setattr(expiry, "_delete_left_overs", lambda *_: 0)
-        assert run.step(EXPIRE).outcome is Outcome.FAIL
+        record = run.step(EXPIRE)
+        assert [finding.code for finding in record.findings] == ["use.not_deleted"]
         proof = run.step(PROVE)
         assert [finding.code for finding in proof.findings] == ["use.extract_remains"]
     assert grant_of(company, number).state is GrantState.ENDING
@@ -134,6 +135,26 @@ def test_extract_that_cannot_be_deleted_fails_and_is_tried_again(
     company.is_last_try = False
     company.expire()
     assert grant_of(company, number).state is GrantState.ENDED
+
+
+def test_access_that_ends_between_the_steps_is_left_for_the_next_run(company: UseCompany) -> None:
+    number = delivered(company)
+    run = company.start("expire_grants", by=None)
+    run.step(EXPIRE)
+    company.clock.at += timedelta(seconds=5)
+    with company.state.begin() as conn:
+        grants.end_access(conn, number, EndReason.ENDED_BY_PERSON, company.clock.now(), by="lead")
+    proof = run.step(PROVE)
+    assert (proof.outcome, proof.data["proved"]) == (Outcome.PASS, 0)
+    company.expire()
+    assert grant_of(company, number).state is GrantState.ENDED
+
+
+def test_object_outside_of_the_folders_of_requests_is_deleted(company: UseCompany) -> None:
+    company.store.put("use/abc/x", b"left over")
+    run = company.expire()
+    del run
+    assert company.objects() == []
 
 
 def test_grant_whose_approval_was_removed_is_reported(company: UseCompany) -> None:
@@ -165,7 +186,7 @@ def test_confirmation_ends_a_live_access(company: UseCompany) -> None:
     number = delivered(company)
     company.start(by="clerk", action="confirm", request=number).step(CONFIRM_COPIES)
     grant = grant_of(company, number)
-    assert (grant.state, grant.end_reason) == (GrantState.ENDING, EndReason.RETURNED)
+    assert (grant.state, grant.end_reason) == (GrantState.ENDING, EndReason.CONFIRMED)
 
 
 @pytest.mark.parametrize("person", ["lead", None])

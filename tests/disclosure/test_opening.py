@@ -83,7 +83,7 @@ def test_refused_opening_leaves_no_record(company: UseCompany, pages: Engine, re
     person = "lead" if refusal == "other person" else "clerk"
     if refusal == "ended":
         with company.state.begin() as conn:
-            grants.end_access(conn, number, EndReason.WITHDRAWN, company.clock.now())
+            grants.end_access(conn, number, EndReason.ENDED_BY_PERSON, company.clock.now())
     elif refusal == "expired":
         company.clock.at = grant_of(company, number).expires_at
     with pytest.raises(UsageError):
@@ -107,7 +107,7 @@ def test_opening_that_waited_for_the_end_of_the_access_is_refused(
 
     thread = threading.Thread(target=open_it)
     with company.state.begin() as conn:
-        grants.end_access(conn, number, EndReason.WITHDRAWN, company.clock.now())
+        grants.end_access(conn, number, EndReason.ENDED_BY_PERSON, company.clock.now())
         thread.start()
         waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
         until = time.monotonic() + 10
@@ -132,7 +132,7 @@ def test_end_of_the_access_waits_for_the_record_of_an_opening(company: UseCompan
         )
         other.execute(text("SET lock_timeout = '200ms'"))
         with pytest.raises(Exception, match="lock timeout"):
-            grants.end_access(other, number, EndReason.WITHDRAWN, company.clock.now())
+            grants.end_access(other, number, EndReason.ENDED_BY_PERSON, company.clock.now())
         other.rollback()
 
 

@@ -58,7 +58,7 @@ def test_repeated_check_keeps_the_request(company: UseCompany) -> None:
         ({"fields": []}, "“Fields” is empty"),
         ({"case": " "}, "“Case reference” is empty"),
         ({"days": 8}, "at most 7 days"),
-        ({"days": 0}, "“Days” is empty"),
+        ({"days": 0}, "days: "),
         ({"fields": ["shop.customer.religion"]}, "not one of the options"),
         ({"code_column": None}, "No selection of records"),
         ({"codes": []}, "The selection by status is wrong"),
@@ -73,7 +73,7 @@ def test_repeated_check_keeps_the_request(company: UseCompany) -> None:
         ({"form": "age"}, "needs its age key"),
         ({"codes": ["nobody"]}, "matches no record"),
         ({"fields": ["shop.customer.birth_date"]}, "does not need these fields: birth_date"),
-        ({"key_column": "shop.customer.customer_id"}, "list of keys does not fit"),
+        ({"key_column": "shop.customer.customer_id"}, "no keys were entered"),
     ],
 )  # fmt: skip
 def test_check_refuses_wrong_form(

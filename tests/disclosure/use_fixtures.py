@@ -66,7 +66,7 @@ RULES = UseRules.model_validate(
     {
         "roster": {"database": "shop", "sql": ROSTER},
         "purposes": [
-            {"purpose": "delivery", "title": {"en": "Delivery", "zh-CN": "寄递"}, "longest": 7}
+            {"purpose": "delivery", "title": {"en": "Delivery", "zh-CN": "寄递"}, "max_days": 7}
         ],
         "collections": [
             {

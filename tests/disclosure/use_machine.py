@@ -337,7 +337,7 @@ class UseMachine(RuleBasedStateMachine):
         """End an access by hand."""
         request, now = self._choose(index), self.company.clock.now()
         with self.company.state.begin() as conn:
-            if grants.end_access(conn, request.number, EndReason.WITHDRAWN, now, by="lead"):
+            if grants.end_access(conn, request.number, EndReason.ENDED_BY_PERSON, now, by="lead"):
                 request.is_ended = True
 
     @rule(failure=st.sampled_from([None, None, "store", "killed"]))

@@ -48,6 +48,10 @@ def test_other_person_cannot_open_the_extract(cli: Cli, used: Used, tmp_path: Pa
     error = cli.json("access", "open", number, "--by", "E00001", "--out", str(other), code=2)
     assert "no extract of request" in error["error"]
     assert not other.exists()
+    error = cli.json("access", "open", number, "--by", "E00011", "--out", str(used.file), code=2)
+    assert "exists already" in error["error"]
+    grants = cli.json("access", "list")["grants"]
+    assert [row["openings"] for row in grants if str(row["request"]) == number] == [1]
 
 
 def test_ended_extract_is_deleted_and_the_evidence_proves_it(

@@ -14,7 +14,7 @@ import requests
 from fastapi.testclient import TestClient
 
 from include.composition import build_services
-from include.disclosure.grants import FOLDER
+from include.disclosure.extract_store import FOLDER
 from include.orchestration.access.permissions import Page, PageScope
 from include.policy import SHIPPED
 from include.services.clock import FixedClock

@@ -124,7 +124,7 @@ class UseData:
             grants.record_opening(
                 conn, request, person=request.requester, channel="command", now=at
             )
-            grants.end_access(conn, request.id, EndReason.WITHDRAWN, at, by="management")
+            grants.end_access(conn, request.id, EndReason.ENDED_BY_PERSON, at, by="management")
             grants.record_end(conn, request.id, at)
         return request
 

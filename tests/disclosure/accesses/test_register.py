@@ -304,7 +304,7 @@ def test_large_file_is_stored_in_the_folder_of_the_bundle(
         assert len(reader.read().splitlines()) == 4
 
 
-def test_comparison_waits_for_no_other_run_of_the_same_database(
+def test_comparison_fails_if_another_run_holds_the_lock_too_long(
     company: AccessCompany, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(step, "_LOCK_TIMEOUT", timedelta(milliseconds=50))

@@ -55,7 +55,9 @@ def test_workbook_with_more_than_its_own_limit_advises_zip(database: str, tmp_pa
 
 
 @pytest.mark.parametrize("text", ["repeat('王', 32767)", "repeat('😀', 16383) || 'a'"])
-def test_longest_value_of_a_cell(database: str, tmp_path: Path, text: str) -> None:
+def test_workbook_refuses_cell_longer_than_excel_allows(
+    database: str, tmp_path: Path, text: str
+) -> None:
     writer = FileWriter(tmp_path)
     with snapshot(database) as connection:
         _written, file = writer.write(

@@ -42,7 +42,7 @@ def test_different_requests_have_different_passwords(
 
 
 @given(parts=st.tuples(texts, texts, texts), at=st.integers(0, 2))
-def test_parts_are_not_simply_joined(parts: tuple[str, str, str], at: int) -> None:
+def test_password_depends_on_where_its_parts_end(parts: tuple[str, str, str], at: int) -> None:
     joined = "".join(parts)
     alone = ["", "", ""]
     alone[at] = joined
