@@ -18,6 +18,8 @@ from include.cli.table import Columns, fields, print_list
 from include.services.errors import UsageError
 
 if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
     from include.disclosure.grants import Grant
     from include.disclosure.requests import UseRequest
     from include.disclosure.rules import UseRules
@@ -65,7 +67,9 @@ def request(
     Exit code 1: the request cannot be approved as it is.
     """
     with local_stack(command_services(), customers=DEFAULT_CUSTOMERS) as services:
+        from include.approvals.reasons import redact_reason
         from include.disclosure.planning import plan_problem
+        from include.disclosure.request_text import describe_request
         from include.disclosure.roster import read_roster
         from include.disclosure.use_check import check_people, prepare_request
         from include.disclosure.use_form import make_content
@@ -83,7 +87,7 @@ def request(
             "unmasked": list(dict.fromkeys(unmask or [])),
             "filters": list(_filters(date, number, code, keys)),
             "days": days,
-            "case": case,
+            "case": redact_reason(case),
             "form": form,
             "recipient": age_key,
         }
@@ -107,9 +111,9 @@ def request(
     if as_json:
         print_json(row)
     else:
-        print_line(
-            f"request {stored.id}: {stored.plan.records} records of {stored.plan.people} people"
-        )
+        print_line(f"request {stored.id}:")
+        for label, value in describe_request(services.pack, stored):
+            print_line(f"  {in_english(label)}: {in_english(value)}")
         if problem is not None:
             print_line(f"It cannot be approved: {in_english(problem)}")
         else:
@@ -174,9 +178,12 @@ def _read_keys(option: str | None) -> frozenset[str]:
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise UsageError(f"{path}, line {line}: a null character.", "Correct the line.")
-    keys = frozenset(
-        row[0].strip() for row in csv.reader(text.splitlines()) if row and row[0].strip()
-    )
+    try:
+        keys = frozenset(
+            row[0].strip() for row in csv.reader(text.splitlines()) if row and row[0].strip()
+        )
+    except csv.Error as error:
+        raise UsageError(f"{path} is not a CSV file: {error}.", "Correct the file.") from None
     if not keys:
         raise UsageError(f"{path} contains no key.", "Write one key in each line.")
     return keys
@@ -197,8 +204,8 @@ def list_grants(as_json: AsJson = False) -> int:
                 "requester": entry.request.requester,
                 "purpose": entry.request.content.purpose,
                 "state": entry.state,
-                "approved_at": _at(entry.grant, "approved_at"),
-                "expires_at": _at(entry.grant, "expires_at"),
+                "approved_at": _at(entry.grant, "approved_at", run.zone),
+                "expires_at": _at(entry.grant, "expires_at", run.zone),
                 "delivery": str(entry.request.content.form),
                 "rows": entry.request.plan.records,
                 "openings": entry.openings,
@@ -207,16 +214,16 @@ def list_grants(as_json: AsJson = False) -> int:
         ]
     columns: Columns[dict[str, Any]] = {
         **fields("request", "requester", "purpose", "state"),
-        "access ends": lambda row: (row["expires_at"] or "")[:16],
+        "access ends": lambda row: (row["expires_at"] or "").replace(":00+", " UTC+"),
         **fields("rows", "openings"),
     }
     print_list(as_json, {"grants": rows}, rows, columns)
     return 0
 
 
-def _at(grant: Grant | None, name: str) -> str | None:
+def _at(grant: Grant | None, name: str, zone: ZoneInfo) -> str | None:
     moment = getattr(grant, name) if grant is not None else None
-    return None if moment is None else moment.isoformat(timespec="seconds")
+    return None if moment is None else moment.astimezone(zone).isoformat(timespec="seconds")
 
 
 @app.command("open")

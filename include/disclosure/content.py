@@ -11,7 +11,7 @@ import hashlib
 import json
 from datetime import date
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -157,7 +157,12 @@ class UsePlan(StrictModel):
 
 def digest_request(content: RequestContent, plan: UsePlan) -> str:
     """Return the SHA-256, in hex, of a request and its plan. Approvals are bound to it."""
-    document = {"content": content.model_dump(mode="json"), "plan": plan.model_dump(mode="json")}
+    return digest_document(content.model_dump(mode="json"), plan.model_dump(mode="json"))
+
+
+def digest_document(content: Any, plan: Any) -> str:
+    """Return the SHA-256, in hex, of a request and its plan, both as JSON values."""
+    document = {"content": content, "plan": plan}
     text = json.dumps(document, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 

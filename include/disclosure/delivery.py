@@ -7,8 +7,11 @@ object that the next attempt, or `expire_grants`, deletes.
 
 from __future__ import annotations
 
+import hashlib
+import tempfile
 from collections.abc import Iterator
 from datetime import datetime
+from typing import IO
 from uuid import uuid4
 
 from pydantic import AwareDatetime
@@ -22,6 +25,7 @@ from include.disclosure.extract_store import (
     open_extract_store,
     password_of,
 )
+from include.disclosure.extracts.counting import count_extract
 from include.disclosure.extracts.extract import (
     ExtractColumn,
     ExtractSource,
@@ -32,7 +36,7 @@ from include.disclosure.grants import Grant, GrantState
 from include.disclosure.planning import RequestedRecords, open_records
 from include.disclosure.request_text import purpose_title
 from include.disclosure.requests import UseRequest, keys_of, load_request
-from include.disclosure.roster import read_roster
+from include.disclosure.roster import Employee, read_roster
 from include.disclosure.rules import CLAUSE_USE, UseRules
 from include.disclosure.selection import extract_query, subjects_query
 from include.disclosure.use_check import CHECK, is_request
@@ -43,12 +47,13 @@ from include.evidence.step_findings import StepFindings, StepResult
 from include.messages import _
 from include.policy.rules import translated_message
 from include.services.errors import ControlFailed
-from include.services.objectstore.base import ObjectStore, read_sha256
+from include.services.objectstore.base import ObjectReader, ObjectStore
 from include.workflow.run_context import RunContext
 from include.workflow.step import Step
 
 SUBJECT_CONTEXT = "use_subject"  # in place of a collection in the keyed HMAC of a data subject
-_SUBJECTS_PER_TURN = 10_000
+_PIECE = 1 << 20  # bytes read at a time
+_SUBJECTS_PER_TURN = 50_000
 
 
 class Delivery(StepResult):
@@ -92,11 +97,17 @@ def deliver_extract(run: RunContext[UseRules], findings: StepFindings) -> Delive
             _("Read the reason of the decision. Make a new request if it is still needed."),
         )
         return Delivery(delivered=False)
-    store = check_extract_store(run)
+    store, roster = check_extract_store(run), read_roster(run)
     with run.state.begin() as conn:
         request = load_request(conn, run.require(CHECK).request)
         approved_at = _require_approvals(run, request, approvals)
-        employee = read_roster(run).find(request.requester)
+        employee = roster.find(request.requester)
+        if employee is not None and employee.department != run.require(CHECK).department:
+            raise ControlFailed(
+                f"The requester of request {request.id} works in another department since the "
+                "request, so nothing was delivered.",
+                "Make a new request, which the present supervisor decides on.",
+            )
         if employee is None or not (employee.active and employee.trained):
             raise ControlFailed(
                 f"The requester of request {request.id} is no longer active or trained, so nothing "
@@ -114,11 +125,16 @@ def deliver_extract(run: RunContext[UseRules], findings: StepFindings) -> Delive
     key = extract_key(request.id, attempt, request.content.form)
     with run.state.begin() as conn:
         grant = grants.begin_delivery(
-            conn, request.id, attempt=attempt, object_key=key, now=run.now
+            conn,
+            request.id,
+            attempt=attempt,
+            object_key=key,
+            store=store.description,
+            now=run.now,
         )
     if grant.state is not GrantState.DELIVERED:
         run.task.confirm_open()
-        grant = _write(run, store, request, grant)
+        grant = _write(run, store, request, grant, employee)
     findings.measure("use.records", grant.records, "rows")
     findings.measure("use.bytes", grant.size, "bytes")
     return Delivery(
@@ -155,7 +171,11 @@ def _require_approvals(
 
 
 def _write(
-    run: RunContext[UseRules], store: ObjectStore, request: UseRequest, grant: Grant
+    run: RunContext[UseRules],
+    store: ObjectStore,
+    request: UseRequest,
+    grant: Grant,
+    employee: Employee,
 ) -> Grant:
     """Write the extract of a grant to the store, and record it.
 
@@ -172,6 +192,7 @@ def _write(
                     "The data or the policy pack changed after the approval. Make a new request.",
                 )
             snapshot_at = run.now
+            _require_live(run, grant)  # counting may take minutes
             with store.open_writer(grant.object_key) as writer:
                 written = write_extract(
                     records.connection,
@@ -183,7 +204,9 @@ def _write(
                     max_rows=request.plan.records,
                     progress=run.task.confirm_open,
                 )
-                subjects = list(_subjects(run, request, records))
+                for digests in _subjects(run, request, records):
+                    with run.state.begin() as other:
+                        grants.store_subjects(other, request.id, grant.attempt, digests)
                 writer.commit()
     with run.state.begin() as conn:
         is_recorded = grants.record_delivery(
@@ -195,11 +218,10 @@ def _write(
             records=written.rows,
             size=written.size,
             file_sha256=written.sha256,
-            subjects=subjects,
         )
         delivered = grants.find_grant(conn, request.id)
         if is_recorded and delivered is not None:
-            queue_delivery(run, conn, request, delivered)
+            queue_delivery(run, conn, request, delivered, employee)
     if not is_recorded or delivered is None:
         store.delete(grant.object_key)
         raise ControlFailed(
@@ -242,16 +264,27 @@ def extract_secret(run: RunContext[UseRules], request: UseRequest, grant: Grant)
     return request.content.recipient or password_of(run, request, grant)
 
 
+def _require_live(run: RunContext[UseRules], grant: Grant) -> None:
+    """Raise ControlFailed if the access ended, or another attempt delivers the extract."""
+    with run.state.connect() as conn:
+        current = grants.find_grant(conn, grant.request_id)
+    if current is None or (current.state, current.attempt) != (grant.state, grant.attempt):
+        raise ControlFailed(
+            f"The access of request {grant.request_id} ended, so nothing is delivered.",
+            "Make a new request if the information is still needed.",
+        )
+
+
 def _subjects(
     run: RunContext[UseRules], request: UseRequest, records: RequestedRecords
-) -> Iterator[bytes]:
-    """Yield the keyed HMAC of each data subject in the extract."""
+) -> Iterator[list[bytes]]:
+    """Yield the keyed HMAC of the data subjects in the extract, in lists."""
     keys, database = run.services.erasure_keys, request.content.database
     query = subjects_query(records.selection, records.usable)
     with records.connection.cursor(name="use_subjects") as cursor:
         cursor.execute(query, records.selection.values)
         while rows := cursor.fetchmany(_SUBJECTS_PER_TURN):
-            yield from keys.digests(keys.current, database, SUBJECT_CONTEXT, rows)
+            yield keys.digests(keys.current, database, SUBJECT_CONTEXT, rows)
 
 
 class VerifiedExtract(StepResult):
@@ -260,15 +293,18 @@ class VerifiedExtract(StepResult):
     Attributes:
         is_verified: whether the stored file is the file that was written; None if nothing was
             delivered.
+        counted_records: number of records in the decrypted file; None if they were not counted.
     """
 
     is_verified: bool | None = None
+    counted_records: int | None = None
 
 
 def verify_extract(run: RunContext[UseRules], findings: StepFindings) -> VerifiedExtract:
-    """Read the stored extract back, and compare it with its record and its approval.
+    """Read the stored extract back, and compare its digest and its records with the approval.
 
-    The comparison of records uses a query that shares no code with the extraction.
+    The records and columns of a ZIP or Excel file are counted in the decrypted file. An extract for
+    a machine cannot be decrypted here, so its records are not measured.
     """
     delivery = run.require(DELIVER)
     if not delivery.delivered:
@@ -279,25 +315,51 @@ def verify_extract(run: RunContext[UseRules], findings: StepFindings) -> Verifie
     assert grant is not None
     if grant.state is not GrantState.DELIVERED:  # returned or expired meanwhile
         return VerifiedExtract()
-    actual = read_sha256(open_extract_store(run.services), delivery.object_key)
-    is_same = actual == delivery.file_sha256 == grant.file_sha256
-    if not is_same:
-        findings.fail(
-            "use.file_changed",
-            _("The stored extract is not the file that was written."),
-            _("Open an incident: find out who changed the file in the extract store."),
-        )
-    if delivery.records > checked.plan.records:
+    request = _stored_request(run, checked.request)
+    with tempfile.TemporaryFile() as file:  # the encrypted file
+        with open_extract_store(run.services).open_reader(grant.object_key) as reader:
+            sha256 = _copy(reader, file)
+        if not sha256 == delivery.file_sha256 == grant.file_sha256:
+            findings.fail(
+                "use.file_changed",
+                _("The stored extract is not the file that was written."),
+                _("Open an incident: find out who changed the file in the extract store."),
+            )
+            return VerifiedExtract(is_verified=False)
+        counted = count_extract(file, request.content.form, password_of(run, request, grant))
+    if counted is None:
+        return VerifiedExtract(is_verified=True)
+    findings.measure("use.counted_records", counted.records, "rows")
+    expected = (delivery.records, len(checked.plan.columns))
+    if counted.records > checked.plan.records or (counted.records, counted.columns) != expected:
         findings.fail(
             "use.more_than_approved",
             _(
-                "The extract has {records} records, and {approved} were approved.",
-                records=delivery.records,
+                "The extract has {records} records and {columns} columns; {approved} records and "
+                "{approved_columns} columns were approved.",
+                records=counted.records,
+                columns=counted.columns,
                 approved=checked.plan.records,
+                approved_columns=len(checked.plan.columns),
             ),
             _("End the access, and open an incident."),
         )
-    return VerifiedExtract(is_verified=is_same)
+    return VerifiedExtract(is_verified=True, counted_records=counted.records)
+
+
+def _stored_request(run: RunContext[UseRules], number: int) -> UseRequest:
+    with run.state.connect() as conn:
+        return load_request(conn, number)
+
+
+def _copy(reader: ObjectReader, file: IO[bytes]) -> str:
+    """Copy an object to a file, and return the SHA-256 of its content, in hex."""
+    digest = hashlib.sha256()
+    while piece := reader.read(_PIECE):
+        digest.update(piece)
+        file.write(piece)
+    file.seek(0)
+    return digest.hexdigest()
 
 
 DELIVER = Step(

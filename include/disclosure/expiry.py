@@ -7,12 +7,14 @@ SQL query of its own. Several runs at once, and runs after a killed run, end eac
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
+from typing import Any
 
 from pydantic import AwareDatetime
 from sqlalchemy import Connection, delete, select
 
+from include.approvals.approvers import is_among
 from include.disclosure import grants, use_notifications
 from include.disclosure.delivery import SUBJECT_CONTEXT
 from include.disclosure.extract_store import (
@@ -25,10 +27,11 @@ from include.disclosure.extract_store import (
 )
 from include.disclosure.grants import EndReason, Grant, GrantState
 from include.disclosure.notification_kinds import CONFIRM, ENDING
-from include.disclosure.requests import load_request, load_requests
+from include.disclosure.requests import requesters_of
 from include.disclosure.roster import Employee, StaffRoster, read_roster
 from include.disclosure.rules import CLAUSE_USE, UseRules
-from include.disclosure.tables import use_grant, use_request, use_request_key
+from include.disclosure.selection import forms_of_key
+from include.disclosure.tables import use_grant, use_request, use_request_key, use_subject
 from include.erasure import requests as erasure_requests
 from include.evidence.step_findings import StepFindings, StepResult
 from include.frozen import FrozenModel
@@ -40,7 +43,6 @@ from include.workflow.run_context import RunContext
 from include.workflow.step import Step
 
 LIVE = (GrantState.APPROVED, GrantState.DELIVERING, GrantState.DELIVERED)
-LONGEST_DELIVERY = timedelta(hours=6)  # after an approval; a delivery takes minutes
 KEYS_WITHOUT_GRANT = timedelta(days=31)  # after which the keys of an unused request are deleted
 REMAINING = "expired_extracts_remaining"  # metrics of the controls
 UNAPPROVED = "extracts_without_approval"
@@ -56,6 +58,8 @@ class EndedGrant(FrozenModel):
         reason: why the access ended.
         expires_at: end of the approved time.
         ending_at: since when the extract could not be opened any more.
+        ended_by: account of the person who ended the access; empty if a run ended it.
+        openings: how often the extract was opened.
     """
 
     request: int
@@ -63,6 +67,8 @@ class EndedGrant(FrozenModel):
     reason: EndReason
     expires_at: AwareDatetime
     ending_at: AwareDatetime
+    ended_by: str = ""
+    openings: int = 0
 
 
 class Expiry(StepResult):
@@ -89,13 +95,84 @@ class Expiry(StepResult):
 def expire_grants(run: RunContext[UseRules], findings: StepFindings) -> Expiry:
     """End each access that is over or no longer allowed, and delete its extract.
 
+    Accesses whose time is over are ended, and their extracts deleted, before anything is read that
+    could be faulty, such as the roster.
+
     Raises:
         ServiceError: the extract store or a database is unavailable. The task is retried.
     """
     store = _store(run)
     if store is None:
         return _without_store(run, findings)
-    roster = read_roster(run)
+    _end_by_time(run)
+    ended = {grant.request: grant for grant in _delete_ended(run, findings, store)}
+    roster = _readable_roster(run, findings)
+    _end_by_person(run, roster)
+    ended |= {grant.request: grant for grant in _delete_ended(run, findings, store)}
+    left_overs = _delete_left_overs(run, findings, store)
+    with run.state.begin() as conn:
+        _delete_unused_keys(run, conn)
+    with run.state.begin() as conn:
+        reminded = _remind(run, conn, roster)
+    with run.state.begin() as conn:
+        unconfirmed = _follow_up(run, findings, conn, roster)
+        delivered = grants.grants_in(conn, [GrantState.DELIVERED])
+    live_count = sum(grant.is_open(run.now) for grant in delivered)
+    findings.measure("use.live", live_count, "1")
+    findings.measure("use.ended", len(ended), "1")
+    findings.measure("use.left_overs", left_overs, "1")
+    findings.measure(UNCONFIRMED, len(unconfirmed), "1", target=0)
+    return Expiry(
+        is_configured=True,
+        live=live_count,
+        ended=tuple(ended.values()),
+        left_overs=left_overs,
+        reminded=reminded,
+        unconfirmed=tuple(unconfirmed),
+    )
+
+
+def _end_by_time(run: RunContext[UseRules]) -> None:
+    """End the accesses whose approved time is over, or whose extract was not delivered in time."""
+    with run.state.connect() as conn:
+        live = grants.grants_in(conn, LIVE)
+    for grant in live:
+        reason = _reason_of_time(run, grant)
+        if reason is not None:
+            with run.state.begin() as conn:
+                grants.end_access(conn, grant.request_id, reason, run.now)
+
+
+def _reason_of_time(run: RunContext[UseRules], grant: Grant) -> EndReason | None:
+    if run.now >= grant.expires_at:
+        return EndReason.EXPIRED
+    is_late = run.now > grant.approved_at + grants.LONGEST_DELIVERY
+    if is_late and grant.state in grants.NOT_DELIVERED:
+        return EndReason.NOT_DELIVERED
+    return None
+
+
+def _readable_roster(run: RunContext[UseRules], findings: StepFindings) -> StaffRoster:
+    """Return the roster; an empty one, with a finding, if it cannot be read or names nobody.
+
+    Raises:
+        ServiceError: the database of the roster is unavailable, and the task is retried.
+    """
+    try:
+        roster = read_roster(run)
+    except (UsageError, ServiceError) as error:
+        if isinstance(error, ServiceError) and not run.task.is_last_try:
+            raise
+        findings.fail(
+            "use.roster_unreadable",
+            _(
+                "The roster could not be read, so this run could not check which requesters have "
+                "left."
+            ),
+            _("Have the roster corrected."),
+            for_engineers=_("{problem}", problem=error.message),
+        )
+        return StaffRoster([])
     if not roster:
         findings.warn(
             "use.roster_empty",
@@ -106,37 +183,22 @@ def expire_grants(run: RunContext[UseRules], findings: StepFindings) -> Expiry:
             _("Have the roster corrected."),
             for_engineers=_("Correct `roster` in use.yaml, or the table that it reads."),
         )
+    return roster
+
+
+def _end_by_person(run: RunContext[UseRules], roster: StaffRoster) -> None:
+    """End the accesses of requesters who left, and of extracts with an erased data subject."""
     with run.state.connect() as conn:
         live = grants.grants_in(conn, LIVE)
         erased = _grants_with_erasures(run, conn, live)
-        stored = load_requests(conn, [grant.request_id for grant in live])
+        requesters = requesters_of(conn, [grant.request_id for grant in live])
     for grant in live:
-        employee = roster.find(stored[grant.request_id].requester)
-        reason = _end_reason(run, grant, is_erased=grant.request_id in erased)
-        if reason is None and roster:
-            reason = _reason_about(employee, grant)
+        reason = EndReason.ERASURE if grant.request_id in erased else None
+        if roster:
+            reason = _reason_about(roster.find(requesters[grant.request_id]), grant) or reason
         if reason is not None:
             with run.state.begin() as conn:
                 grants.end_access(conn, grant.request_id, reason, run.now)
-    ended = list(_delete_ended(run, findings, store))
-    left_overs = _delete_left_overs(run, store)
-    with run.state.begin() as conn:
-        _delete_unused_keys(run, conn)
-        reminded = _remind(run, conn, roster)
-        unconfirmed = _follow_up(run, findings, conn, roster)
-        delivered = grants.grants_in(conn, [GrantState.DELIVERED])
-    live_count = sum(grant.is_open(run.now) for grant in delivered)
-    findings.measure("use.live", live_count, "1")
-    findings.measure("use.ended", len(ended), "1")
-    findings.measure(UNCONFIRMED, len(unconfirmed), "1", target=0)
-    return Expiry(
-        is_configured=True,
-        live=live_count,
-        ended=tuple(ended),
-        left_overs=left_overs,
-        reminded=reminded,
-        unconfirmed=tuple(unconfirmed),
-    )
 
 
 def _store(run: RunContext[UseRules]) -> ObjectStore | None:
@@ -163,18 +225,8 @@ def _without_store(run: RunContext[UseRules], findings: StepFindings) -> Expiry:
         _("Configure the extract store, or remove the rules for the use of information."),
         for_engineers=_("Set the connection `extract_store`."),
     )
+    findings.measure(UNCONFIRMED, None, "1", target=0)
     return Expiry(is_configured=False)
-
-
-def _end_reason(run: RunContext[UseRules], grant: Grant, *, is_erased: bool) -> EndReason | None:
-    """Return why an access has to end now; None if it continues."""
-    if run.now >= grant.expires_at:
-        return EndReason.EXPIRED
-    if is_erased:
-        return EndReason.ERASURE
-    if grant.state is not GrantState.DELIVERED and run.now > grant.approved_at + LONGEST_DELIVERY:
-        return EndReason.NOT_DELIVERED
-    return None
 
 
 def _reason_about(employee: Employee | None, grant: Grant) -> EndReason | None:
@@ -198,9 +250,10 @@ def _grants_with_erasures(
         return set()
     keys = run.services.erasure_keys
     digests = [
-        keys.digest(key_id, request.database, SUBJECT_CONTEXT, [request.subject])
+        keys.digest(key_id, request.database, SUBJECT_CONTEXT, [form])
         for request in erasure_requests.all_requests(conn)
         if request.closed_at is None or request.closed_at > since
+        for form in forms_of_key(request.subject)
         for key_id in keys.keys
     ]
     return grants.grants_with_subject(conn, digests)
@@ -212,49 +265,91 @@ def _delete_ended(
     """Delete the extracts of all ended accesses, and yield each grant."""
     with run.state.connect() as conn:
         ending = grants.grants_in(conn, [GrantState.ENDING])
-        stored = load_requests(conn, [grant.request_id for grant in ending])
+        numbers = [grant.request_id for grant in ending]
+        requesters, openings = requesters_of(conn, numbers), grants.count_openings(conn)
     for grant in ending:
         assert grant.end_reason is not None
         assert grant.ending_at is not None
-        try:
-            delete_extracts(store, grant.request_id)
-        except ServiceError as error:
-            if not run.task.is_last_try:
-                raise
-            findings.fail(
-                "use.not_deleted",
-                _("The extract of request {number} was not deleted.", number=grant.request_id),
-                _("Ask the data engineers to delete it now, and find out why it could not be."),
-                subject=f"request {grant.request_id}",
-                for_engineers=_("{problem}", problem=error.message),
-            )
+        subject = f"request {grant.request_id}"
+        if grant.store not in ("", store.description):
+            _report_other_store(findings, grant, subject)
+        else:
+            _delete(run, findings, lambda: delete_extracts(store, grant.request_id), subject)  # noqa: B023 - called at once
         yield EndedGrant(
             request=grant.request_id,
-            requester=stored[grant.request_id].requester,
+            requester=requesters[grant.request_id],
             reason=grant.end_reason,
             expires_at=grant.expires_at,
-            ending_at=grant.ending_at,
+            ending_at=min(grant.ending_at, grant.expires_at),
+            ended_by=grant.ended_by,
+            openings=openings.get(grant.request_id, 0),
         )
 
 
-def _delete_left_overs(run: RunContext[UseRules], store: ObjectStore) -> int:
-    """Delete objects that no grant names, which killed deliveries left. Return their number.
+def _delete(
+    run: RunContext[UseRules], findings: StepFindings, delete: Callable[[], object], subject: str
+) -> bool:
+    """Delete objects, and return whether they are deleted. The last try reports an error.
+
+    Raises:
+        ServiceError: the store is unavailable, and the task is retried.
+    """
+    try:
+        delete()
+    except ServiceError as error:
+        if not run.task.is_last_try:
+            raise
+        if not any(finding.subject == subject for finding in findings.findings):
+            findings.fail(
+                "use.not_deleted",
+                _("The extract of {subject} was not deleted.", subject=subject),
+                _("Ask the data engineers to delete it now, and find out why it could not be."),
+                subject=subject,
+                for_engineers=_("{problem}", problem=error.message),
+            )
+        return False
+    return True
+
+
+def _report_other_store(findings: StepFindings, grant: Grant, subject: str) -> None:
+    if any(finding.subject == subject for finding in findings.findings):
+        return
+    findings.fail(
+        "use.other_store",
+        _(
+            "The extract of {subject} is in another store than the configured one, so it was not "
+            "deleted.",
+            subject=subject,
+        ),
+        _("Ask the data engineers to delete it in the former store."),
+        subject=subject,
+        for_engineers=_("The extract was written to {store}.", store=grant.store),
+    )
+
+
+def _delete_left_overs(
+    run: RunContext[UseRules], findings: StepFindings, store: ObjectStore
+) -> int:
+    """Delete the objects of killed deliveries, and return their number.
 
     The objects are listed before the grants are read, so the object of a delivery that starts
-    meanwhile is not listed.
+    meanwhile is not listed. An object that no delivery wrote stays, and `prove_absence` reports it:
+    it may be the trace of an extract without an approval.
     """
     listed = set(stored_keys(store))
     with run.state.connect() as conn:
+        written = grants.known_objects(conn)
         known = grants.grants_in(conn, (*LIVE, GrantState.ENDING))
     named = {grant.object_key for grant in known}
-    left_overs = sorted(key for key in listed if key not in named)
-    for key in left_overs:
-        store.delete(key)
-    return len(left_overs)
+    left_overs = sorted(key for key in listed if key in written and key not in named)
+    return sum(
+        _delete(run, findings, lambda: store.delete(key), key)  # noqa: B023 - called at once
+        for key in left_overs
+    )
 
 
 def _delete_unused_keys(run: RunContext[UseRules], conn: Connection) -> None:
-    """Delete the uploaded keys of old requests that nobody approved."""
+    """Delete the uploaded keys of old requests, and what killed deliveries left of ended grants."""
     granted = select(use_grant.c.request_id).where(
         use_grant.c.request_id == use_request_key.c.request_id
     )
@@ -262,6 +357,8 @@ def _delete_unused_keys(run: RunContext[UseRules], conn: Connection) -> None:
     conn.execute(
         delete(use_request_key).where(use_request_key.c.request_id.in_(old), ~granted.exists())
     )
+    ended = select(use_grant.c.request_id).where(use_grant.c.state == str(GrantState.ENDED))
+    conn.execute(delete(use_subject).where(use_subject.c.request_id.in_(ended)))
 
 
 def _remind(run: RunContext[UseRules], conn: Connection, roster: StaffRoster) -> int:
@@ -272,8 +369,9 @@ def _remind(run: RunContext[UseRules], conn: Connection, roster: StaffRoster) ->
         for grant in grants.grants_in(conn, [GrantState.DELIVERED])
         if run.now < grant.expires_at <= soon
     ]
+    requesters = requesters_of(conn, [grant.request_id for grant in ending])
     for grant in ending:
-        employee = roster.find(load_request(conn, grant.request_id).requester)
+        employee = roster.find(requesters[grant.request_id])
         line = _(
             "Your access to the extract of request {number} ends at {expires_at}. Delete all local "
             "copies, then confirm it with the workflow Use of customer information in Airflow.",
@@ -296,10 +394,12 @@ def _follow_up(
         Numbers of the requests whose confirmation is overdue.
     """
     overdue = []
-    for grant in grants.unconfirmed_grants(conn):
+    unconfirmed = grants.unconfirmed_grants(conn)
+    requesters = requesters_of(conn, [grant.request_id for grant in unconfirmed])
+    for grant in unconfirmed:
         assert grant.ending_at is not None
-        request = load_request(conn, grant.request_id)
-        employee = roster.find(request.requester)
+        requester = requesters[grant.request_id]
+        employee = roster.find(requester)
         line = _(
             "Your access to the extract of request {number} has ended. Delete all local copies, "
             "then confirm it with the workflow Use of customer information in Airflow.",
@@ -307,7 +407,7 @@ def _follow_up(
         )
         use_notifications.notify(
             run, conn, CONFIRM, f"{grant.request_id}:{run.today}", line,
-            [employee] if employee else [], urgent=False,
+            [employee] if employee and employee.active else [], urgent=False,
         )  # fmt: skip
         if subtract_period(run.now, run.rules.confirm_within, run.zone) <= grant.ending_at:
             continue
@@ -316,7 +416,7 @@ def _follow_up(
             "use.copies_not_confirmed",
             _(
                 "{person} has not confirmed that local copies of request {number} are deleted.",
-                person=request.requester,
+                person=requester,
                 number=grant.request_id,
             ),
             _(
@@ -332,28 +432,36 @@ class AbsenceProof(StepResult):
     """The result of the independent check.
 
     Attributes:
-        remaining: keys of objects in the extract store that no live grant covers.
+        store: description of the store that was listed; empty if none is configured.
+        listed: number of objects in the store.
+        checked: number of grants whose approvals were checked: all grants.
+        remaining: keys of objects in the store that no live grant covers.
+        missing: numbers of live grants whose extract is not in the store.
         proved: number of grants whose extract is proved to be deleted by this run.
-        unapproved: numbers of live grants without a valid approval of their content.
+        unapproved: numbers of grants without the approvals that their request needs.
     """
 
+    store: str = ""
+    listed: int = 0
+    checked: int = 0
     remaining: tuple[str, ...] = ()
+    missing: tuple[int, ...] = ()
     proved: int = 0
     unapproved: tuple[int, ...] = ()
 
 
 def prove_absence(run: RunContext[UseRules], findings: StepFindings) -> AbsenceProof:
-    """List the store again, and compare it with the grants and their approvals.
+    """List the whole store again, and compare it with all grants and their approvals.
 
     The grants are read with an SQL query that shares no code with the deletion. Only grants without
-    any object are recorded as ended. A key outside of the folders of requests is reported, too.
+    any object in the store to which their extract was written are recorded as ended.
     """
     if not run.require(EXPIRE).is_configured:
+        findings.measure(REMAINING, None, "1", target=0)
+        findings.measure(UNAPPROVED, None, "1", target=0)
         return AbsenceProof()
     store = open_extract_store(run.services)
-    present = sorted(
-        version.key for version in store.list_versions(f"{FOLDER}/") if not version.is_marker
-    )
+    present = sorted(version.key for version in store.list_versions("") if not version.is_marker)
     # The next run deletes the extract of an access that ended after this run started.
     started_at = run.task.started_at or run.now
     with run.state.connect() as conn:
@@ -365,20 +473,89 @@ def prove_absence(run: RunContext[UseRules], findings: StepFindings) -> AbsenceP
         or (row.state == "ending" and row.ending_at > started_at)
     }
     remaining = [key for key in present if key not in covered]
-    with_objects = {tuple(key.split("/")[:2]) for key in present}
-    ending = [row.request_id for row in rows if row.state == "ending"]
-    proved = [number for number in ending if (FOLDER, str(number)) not in with_objects]
+    folders = {tuple(key.split("/")[:2]) for key in present}
+    proved = [
+        row.request_id
+        for row in rows
+        if row.state == "ending"
+        and row.store in ("", store.description)
+        and (FOLDER, str(row.request_id)) not in folders
+    ]
     for number in proved:  # short transactions, so that nobody waits for thousands of grants
         with run.state.begin() as conn:
             grants.record_end(conn, number, run.now)
-    unapproved = [row.request_id for row in rows if not row.is_approved]
+    stored = set(present)
+    missing = [
+        row.request_id
+        for row in rows
+        if row.state == "delivered"
+        and row.delivered_at < started_at
+        and row.object_key not in stored
+    ]
+    unapproved = [row.request_id for row in rows if not _has_approvals(row)]
+    _report_proof(findings, remaining, missing, unapproved)
+    findings.measure(REMAINING, len(remaining), "1", target=0)
+    findings.measure(UNAPPROVED, len(unapproved), "1", target=0)
+    return AbsenceProof(
+        store=store.description,
+        listed=len(present),
+        checked=len(rows),
+        remaining=tuple(remaining),
+        missing=tuple(missing),
+        proved=len(proved),
+        unapproved=tuple(unapproved),
+    )
+
+
+def _has_approvals(row: Any) -> bool:
+    """Return whether a grant has the approvals of different entitled people that it needs.
+
+    Args:
+        row: row of the query `_GRANTS`.
+    """
+    kinds = ["use.supervisor", *(["use.second"] if row.needs_second else [])]
+    decisions = sorted(
+        row.decisions or (), key=lambda decision: str(decision["kind"]), reverse=True
+    )
+    deciders = [decision["decided_by"] for decision in decisions]
+    return (
+        row.sha256 == row.request_sha256
+        and [decision["kind"] for decision in decisions] == kinds
+        and all(
+            decision["sha256"] == row.sha256
+            and decision["decision"] == "Approve"
+            and decision["in_time"]
+            and not is_among(decision["decided_by"], [*decision["requested_by"], row.requester])
+            for decision in decisions
+        )
+        and not any(is_among(decider, deciders[:at]) for at, decider in enumerate(deciders))
+    )
+
+
+def _report_proof(
+    findings: StepFindings,
+    remaining: Sequence[str],
+    missing: Sequence[int],
+    unapproved: Sequence[int],
+) -> None:
     for key in remaining:
         findings.fail(
             "use.extract_remains",
             _("An extract without a valid access is still in the extract store."),
-            _("Ask the data engineers to delete it now."),
+            _("Find out how it was written, then have the data engineers delete it."),
             subject=key,
             for_engineers=_("Delete all versions of `{key}` in the extract store.", key=key),
+        )
+    for number in missing:
+        findings.warn(
+            "use.extract_missing",
+            _(
+                "The extract of request {number} is not in the extract store, although its access "
+                "has not ended.",
+                number=number,
+            ),
+            _("Find out who deleted or moved it. The requester makes a new request."),
+            subject=f"request {number}",
         )
     for number in unapproved:
         findings.fail(
@@ -387,25 +564,21 @@ def prove_absence(run: RunContext[UseRules], findings: StepFindings) -> AbsenceP
             _("Open an incident: find out how the extract was delivered."),
             subject=f"request {number}",
         )
-    findings.measure(REMAINING, len(remaining), "1", target=0)
-    findings.measure(UNAPPROVED, len(unapproved), "1", target=0)
-    return AbsenceProof(
-        remaining=tuple(remaining), proved=len(proved), unapproved=tuple(unapproved)
-    )
 
 
 _GRANTS = """
-SELECT g.request_id, g.object_key, g.state, g.expires_at, g.ending_at,
-    jsonb_array_length(g.approvals) > 0 AND g.sha256 = r.sha256 AND NOT EXISTS (
-        SELECT FROM jsonb_array_elements_text(g.approvals) AS needed (id)
-        WHERE NOT EXISTS (
-            SELECT FROM approval_request a JOIN approval_decision d ON d.request_id = a.id
-            WHERE a.id = needed.id::bigint AND a.sha256 = g.sha256 AND d.decision = 'Approve'
-                AND NOT d.decided_by = ANY (a.requested_by) AND d.decided_at <= g.approved_at
-        )
-    ) AS is_approved
+SELECT g.request_id, g.object_key, g.store, g.state, g.expires_at, g.ending_at, g.delivered_at,
+    g.sha256, r.sha256 AS request_sha256, r.requester,
+    (r.plan ->> 'needs_second_approval')::boolean AS needs_second,
+    (SELECT jsonb_agg(jsonb_build_object(
+            'kind', a.kind, 'sha256', a.sha256, 'decision', d.decision,
+            'decided_by', d.decided_by, 'requested_by', a.requested_by,
+            'in_time', d.decided_at <= g.approved_at
+                AND coalesce(d.decided_at <= a.deadline, true)
+                AND coalesce(g.approved_at <= g.delivered_at, true)))
+        FROM approval_request a JOIN approval_decision d ON d.request_id = a.id
+        WHERE to_jsonb(a.id) <@ g.approvals) AS decisions
 FROM use_grant g JOIN use_request r ON r.id = g.request_id
-WHERE g.state <> 'ended'
 """
 
 EXPIRE = Step(

@@ -53,15 +53,19 @@ def _summary(expiry: Expiry | None, proof: AbsenceProof | None) -> Message:
         return _("Extracts are not configured, so there was nothing to end.")
     if proof.remaining or proof.unapproved:
         return _(
-            "{remaining} extracts remain without a valid access, and {unapproved} extracts have no "
-            "valid approval.",
+            "{remaining} of {listed} stored extracts remain without a valid access, and "
+            "{unapproved} of {checked} extracts have no valid approval.",
             remaining=len(proof.remaining),
+            listed=proof.listed,
             unapproved=len(proof.unapproved),
+            checked=proof.checked,
         )
     return _(
-        "{ended} accesses ended. A listing of the store proves that no extract is left without a "
-        "valid access.",
+        "{ended} accesses ended. A listing of the store with {listed} extracts proves that none is "
+        "left without a valid access. All {checked} approved extracts have valid approvals.",
         ended=len(expiry.ended),
+        listed=proof.listed,
+        checked=proof.checked,
     )
 
 
@@ -90,11 +94,20 @@ def _sections(expiry: Expiry | None) -> Iterator[Section]:
             verbatim(str(grant.request)),
             verbatim(grant.requester),
             REASONS[grant.reason],
+            verbatim(grant.ended_by or "-"),
+            verbatim(str(grant.openings)),
             Message(text="{at}", values={"at": grant.ending_at}),
         )
         for grant in expiry.ended
     ]
-    head = (_("Request"), _("Requester"), _("Reason"), _("Ended at"))
+    head = (
+        _("Request"),
+        _("Requester"),
+        _("Reason"),
+        _("Ended by"),
+        _("Openings"),
+        _("Access ended at"),
+    )
     yield Section(
         heading=_("Ended accesses"),
         blocks=[

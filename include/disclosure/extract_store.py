@@ -12,7 +12,7 @@ from include.disclosure.extracts.model import ExtractForm
 from include.disclosure.extracts.passwords import MINIMUM_KEY, derive_password
 from include.disclosure.grants import Grant
 from include.disclosure.requests import UseRequest
-from include.disclosure.rules import UseRules
+from include.disclosure.rules import USE, UseRules
 from include.service_container import Services
 from include.services.errors import UsageError
 from include.services.objectstore.base import ObjectStore
@@ -24,11 +24,13 @@ PASSWORD_KEY = "password_key"  # noqa: S105 - name of an extra
 
 
 def has_extract_store(services: Services) -> bool:
-    """Return whether extracts are configured.
+    """Return whether extracts are configured: by use.yaml, and by the connection of their store.
 
     The local profile replaces the connection only together with ``state_db``: extracts of a real
     company never go to the home folder of a person.
     """
+    if services.pack.section(USE) is None:
+        return False
     if services.lookup(STORE) is not None:
         return True
     return services.is_local("state_db") and services.is_local(STORE)

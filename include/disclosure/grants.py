@@ -13,15 +13,16 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 
+import psycopg
 from sqlalchemy import Connection, delete, func, insert, literal, select, update
 from sqlalchemy.dialects.postgresql import insert as insert_or_skip
 from sqlalchemy.sql.dml import ReturningInsert
 
 from include.approvals.approvers import same_person
 from include.disclosure.requests import UseRequest, delete_keys
-from include.disclosure.tables import use_grant, use_opening, use_subject
+from include.disclosure.tables import use_attempt, use_grant, use_opening, use_subject
 from include.services.errors import ControlFailed, UsageError
 from include.state.tables import MOMENT
 
@@ -42,6 +43,10 @@ class GrantState(StrEnum):
     DELIVERED = "delivered"
     ENDING = "ending"
     ENDED = "ended"
+
+
+NOT_DELIVERED = (GrantState.APPROVED, GrantState.DELIVERING)
+LONGEST_DELIVERY = timedelta(hours=6)  # after the approval; a delivery takes minutes
 
 
 class EndReason(StrEnum):
@@ -80,6 +85,7 @@ class Grant:
         state: current state.
         attempt: id of the delivery that writes, or wrote, the extract.
         object_key: key of the extract in the extract store; empty before the delivery.
+        store: description of the extract store; empty before the delivery.
         delivered_at: when the extract was stored; None before.
         snapshot_at: time of the snapshot that the extract shows; None before.
         records: number of records in the extract.
@@ -102,6 +108,7 @@ class Grant:
     state: GrantState
     attempt: str
     object_key: str
+    store: str
     delivered_at: datetime | None
     snapshot_at: datetime | None
     records: int | None
@@ -226,7 +233,7 @@ def grant_request(
 
 
 def begin_delivery(
-    conn: Connection, number: int, *, attempt: str, object_key: str, now: datetime
+    conn: Connection, number: int, *, attempt: str, object_key: str, store: str, now: datetime
 ) -> Grant:
     """Record the object that a worker is going to write.
 
@@ -237,6 +244,7 @@ def begin_delivery(
         number: number of the request.
         attempt: id of this attempt to deliver.
         object_key: key of the object in the extract store.
+        store: description of the extract store.
         now: current time.
 
     Raises:
@@ -247,16 +255,22 @@ def begin_delivery(
         raise ControlFailed(f"Request {number} was not approved.", "Request the approval again.")
     if grant.state is GrantState.DELIVERED and now < grant.expires_at:
         return grant
-    if grant.state not in (GrantState.APPROVED, GrantState.DELIVERING) or now >= grant.expires_at:
+    is_late = now > grant.approved_at + LONGEST_DELIVERY
+    if is_late or now >= grant.expires_at or grant.state not in NOT_DELIVERED:
         raise ControlFailed(
-            f"The access of request {number} has ended, so nothing is delivered.",
+            f"The access of request {number} has ended, or its approval is older than "
+            f"{LONGEST_DELIVERY.total_seconds() / 3600:.0f} hours, so nothing is delivered.",
             "Make a new request if the information is still needed.",
         )
     conn.execute(
         update(use_grant)
         .where(use_grant.c.request_id == number)
-        .values(state=str(GrantState.DELIVERING), attempt=attempt, object_key=object_key)
+        .values(
+            state=str(GrantState.DELIVERING), attempt=attempt, object_key=object_key, store=store
+        )
     )
+    row = {"object_key": object_key, "request_id": number, "begun_at": now}
+    conn.execute(insert(use_attempt).values(row))
     changed = find_grant(conn, number)
     assert changed is not None
     return changed
@@ -272,7 +286,6 @@ def record_delivery(
     records: int,
     size: int,
     file_sha256: str,
-    subjects: Iterable[bytes],
 ) -> bool:
     """Record a stored extract, and return whether the requester may open it.
 
@@ -288,17 +301,12 @@ def record_delivery(
         records: number of records in the extract.
         size: size of the encrypted file in bytes.
         file_sha256: SHA-256 of the encrypted file, in hex.
-        subjects: keyed HMAC of each data subject in the extract.
     """
     grant = find_grant(conn, number, locked=True)
     if grant is None or (grant.state, grant.attempt) != (GrantState.DELIVERING, attempt):
         return False
     if delivered_at >= grant.expires_at:
         return False
-    rows = [{"request_id": number, "key_hmac": key_hmac} for key_hmac in subjects]
-    conn.execute(delete(use_subject).where(use_subject.c.request_id == number))
-    for start in range(0, len(rows), 10_000):
-        conn.execute(insert(use_subject), rows[start : start + 10_000])
     conn.execute(
         update(use_grant)
         .where(use_grant.c.request_id == number)
@@ -312,6 +320,27 @@ def record_delivery(
         )
     )
     return True
+
+
+def store_subjects(conn: Connection, number: int, attempt: str, subjects: Iterable[bytes]) -> None:
+    """Store the keyed HMAC of data subjects in an extract, before the extract is recorded.
+
+    Args:
+        conn: the state database, in a transaction that locks no grant.
+        number: number of the request.
+        attempt: id of the attempt, as in `begin_delivery`.
+        subjects: keyed HMAC of data subjects that are not stored yet.
+    """
+    connection = cast("psycopg.Connection[object]", conn.connection.driver_connection)
+    statement = "COPY use_subject (request_id, attempt, key_hmac) FROM STDIN"
+    with connection.cursor().copy(statement) as copy:
+        for key_hmac in subjects:
+            copy.write_row((number, attempt, key_hmac))
+
+
+def known_objects(conn: Connection) -> set[str]:
+    """Return the keys of all objects that deliveries were going to write."""
+    return set(conn.scalars(select(use_attempt.c.object_key)))
 
 
 def end_access(
@@ -464,5 +493,8 @@ def grants_with_subject(conn: Connection, digests: Sequence[bytes]) -> set[int]:
         conn: the state database.
         digests: keyed HMAC of the data subjects.
     """
-    query = select(use_subject.c.request_id).where(use_subject.c.key_hmac.in_(digests)).distinct()
-    return set(conn.scalars(query))
+    query = (
+        "SELECT DISTINCT g.request_id FROM use_subject s "
+        "JOIN use_grant g USING (request_id, attempt) WHERE s.key_hmac = ANY(%s)"
+    )
+    return {row[0] for row in conn.exec_driver_sql(query, (list(digests),))}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from include.disclosure.content import Filter, RequestContent
+from include.disclosure.content import Filter, PlannedColumn, RequestContent
 from include.disclosure.requests import UseRequest
 from include.disclosure.rules import USE, FilterKind
 from include.disclosure.use_form import FORMS
@@ -25,10 +25,14 @@ def describe_request(pack: PolicyPack, request: UseRequest) -> list[tuple[Messag
         return verbatim(column) if collection is None else collection.field_title(column)
 
     shown = [column for column in plan.columns if column.name not in content.unmasked]
-    unmasked = [column.name for column in plan.columns if column.name in content.unmasked]
+    unmasked = [column for column in plan.columns if column.name in content.unmasked]
 
-    def titles(names: Sequence[str]) -> Message:
-        return listed([title(name) for name in names]) if names else _("none")
+    def titles(columns: Sequence[PlannedColumn]) -> Message:
+        return (
+            listed([_with_mask(title(column.name), column) for column in columns])
+            if columns
+            else _("none")
+        )
 
     minors = _("not counted") if plan.minors is None else verbatim(str(plan.minors))
     return [
@@ -36,7 +40,7 @@ def describe_request(pack: PolicyPack, request: UseRequest) -> list[tuple[Messag
         (_("Purpose"), purpose_title(pack, content.purpose)),
         (_("Case reference"), verbatim(content.case)),
         (_("Kind of records"), collection.title if collection else verbatim(content.collection)),
-        (_("Fields"), titles([column.name for column in shown])),
+        (_("Fields"), titles(shown)),
         (_("Fields without masking"), titles(unmasked)),
         (
             _("Selection"),
@@ -52,6 +56,17 @@ def describe_request(pack: PolicyPack, request: UseRequest) -> list[tuple[Messag
         (_("Days"), _number(content.days)),
         (_("Form of the extract"), FORMS[content.form]),
     ]
+
+
+def _with_mask(title: Message, column: PlannedColumn) -> Message:
+    """Return the name of a column, with its mask if its values are not shown as they are."""
+    match column.mask:
+        case "show":
+            return title
+        case "erase":
+            return _("{field} (left empty)", field=title)
+        case _:
+            return _("{field} (masked)", field=title)
 
 
 def purpose_title(pack: PolicyPack, purpose_id: str) -> Message:

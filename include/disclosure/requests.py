@@ -17,6 +17,7 @@ from include.disclosure.content import (
     MOST_KEYS,
     RequestContent,
     UsePlan,
+    digest_document,
     digest_keys,
     digest_request,
 )
@@ -144,7 +145,9 @@ def load_requests(conn: Connection, numbers: Collection[int]) -> dict[int, UseRe
 def _request(row: dict[str, object]) -> UseRequest:
     content = RequestContent.model_validate(row["content"])
     plan = UsePlan.model_validate(row["plan"])
-    if digest_request(content, plan) != row["sha256"] or content.requester != row["requester"]:
+    # The digest is that of the stored JSON: a later version may have more fields with defaults.
+    actual = digest_document(row["content"], row["plan"])
+    if actual != row["sha256"] or content.requester != row["requester"]:
         raise ControlFailed(
             f"Request {row['id']} was changed after it was stored.",
             "Find out who changed it in the state database. Make a new request.",
@@ -156,6 +159,12 @@ def _request(row: dict[str, object]) -> UseRequest:
         plan,
         row["sha256"],
     )
+
+
+def requesters_of(conn: Connection, numbers: Collection[int]) -> dict[int, str]:
+    """Return the requester of each request: number -> account. The requests are not verified."""
+    query = select(use_request.c.id, use_request.c.requester).where(use_request.c.id.in_(numbers))
+    return {row.id: row.requester for row in conn.execute(query)}
 
 
 def keys_of(conn: Connection, request: UseRequest) -> frozenset[str]:

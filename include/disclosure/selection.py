@@ -18,7 +18,8 @@ from include.policy.fragments import all_of, any_of, escape_percent, pack_sql, q
 from include.services.errors import UsageError
 
 _INTEGERS = ("smallint", "integer", "bigint")
-_INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
+_INTEGER = re.compile(r"\s*[+-]?[0-9]{1,19}\s*", re.ASCII)
+_LARGEST = 2**63 - 1  # of a bigint
 _TYPES = """
 WITH RECURSIVE base AS (
     SELECT attname, atttypid AS type FROM pg_attribute
@@ -98,8 +99,9 @@ def compile_selection(
             f"The table of {content.collection} has no column {', '.join(missing)}.",
             "Correct use.yaml or the data map, and request the information again.",
         )
+    erased = [form for subject in erased_subjects for form in forms_of_key(subject)]
     excluded = [
-        _is_among(name, types[name], f"erased_{number}", erased_subjects, values)
+        _is_among(name, types[name], f"erased_{number}", erased, values)
         for number, name in enumerate(usable.subjects)
     ]
     return Selection(
@@ -141,6 +143,17 @@ def _condition(
     return all_of(limits)
 
 
+def forms_of_key(text: str) -> list[str]:
+    """Return the texts that PostgreSQL may print for a key that a person wrote.
+
+    A person may write an integer with leading zeros, or a UUID in capital letters.
+    """
+    forms = [text, text.strip(), text.strip().lower()]
+    if _INTEGER.fullmatch(text):
+        forms.append(str(int(text)))
+    return list(dict.fromkeys(forms))
+
+
 def _is_among(
     name: str, column_type: str, key: str, accepted: Sequence[str], values: dict[str, Any]
 ) -> Composable:
@@ -150,7 +163,8 @@ def _is_among(
     without a cast of the column lets PostgreSQL use an index.
     """
     if column_type in _INTEGERS:
-        values[key] = [int(text) for text in accepted if _INTEGER.fullmatch(text)]
+        numbers = (int(text) for text in accepted if _INTEGER.fullmatch(text))
+        values[key] = [number for number in numbers if -_LARGEST - 1 <= number <= _LARGEST]
         return SQL("({} = ANY({}::bigint[]))").format(quoted("t", name), Placeholder(key))
     values[key] = list(accepted)
     column = quoted("t", name) if column_type == "text" else _text(name)

@@ -64,6 +64,7 @@ use_grant = Table(
     Column("state", Text, nullable=False),
     Column("attempt", Text, nullable=False, server_default=text("''")),
     Column("object_key", Text, nullable=False, server_default=text("''")),
+    Column("store", Text, nullable=False, server_default=text("''")),  # where the object is
     Column("delivered_at", MOMENT),
     Column("snapshot_at", MOMENT),
     Column("records", BigInteger),
@@ -105,9 +106,22 @@ use_opening = Table(  # a row before the first byte of each download
     Index("use_opening_request_idx", "request_id"),
 )
 
-use_subject = Table(  # keyed HMAC of each data subject in a live extract
+use_attempt = Table(  # each object that a delivery was going to write
+    "use_attempt",
+    metadata,
+    Column("object_key", Text, primary_key=True),
+    Column("request_id", BigInteger, ForeignKey(use_grant.c.request_id), nullable=False),
+    Column("begun_at", MOMENT, nullable=False),
+    Index("use_attempt_request_idx", "request_id"),
+)
+
+# Keyed HMAC of each data subject in an extract. Without a foreign key: a million rows are written
+# while other transactions may end the grant, and a foreign key would lock it.
+use_subject = Table(
     "use_subject",
     metadata,
-    Column("request_id", BigInteger, ForeignKey(use_grant.c.request_id), primary_key=True),
+    Column("request_id", BigInteger, primary_key=True),
+    Column("attempt", Text, primary_key=True),
     Column("key_hmac", LargeBinary, primary_key=True),
+    Index("use_subject_key_idx", "key_hmac"),
 )

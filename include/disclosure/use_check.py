@@ -34,6 +34,7 @@ class CheckedRequest(StepResult):
         content: content of the request.
         plan: figures of the request.
         requested_at: when the request was stored.
+        department: department of the requester at the check.
     """
 
     request: int
@@ -41,6 +42,7 @@ class CheckedRequest(StepResult):
     content: RequestContent
     plan: UsePlan
     requested_at: AwareDatetime
+    department: str = ""
 
 
 def action_of(parameters: Mapping[str, Any]) -> UseAction:
@@ -68,6 +70,7 @@ def check_request(run: RunContext[UseRules], findings: StepFindings) -> CheckedR
         with run.state.begin() as conn:
             request = requests.request_of_run(conn, run.run) or _request(run, conn, roster)
             check_people(roster, request.content)
+            employee = roster.find(request.requester)
             with open_records(
                 run, conn, request.content, requests.keys_of(conn, request)
             ) as records:
@@ -84,6 +87,7 @@ def check_request(run: RunContext[UseRules], findings: StepFindings) -> CheckedR
         content=request.content,
         plan=request.plan,
         requested_at=request.requested_at,
+        department=employee.department if employee else "",
     )
 
 

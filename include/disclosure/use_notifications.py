@@ -19,7 +19,7 @@ from include.disclosure.extracts.model import ExtractForm
 from include.disclosure.grants import Grant, GrantState
 from include.disclosure.notification_kinds import APPROVAL, DELIVERED
 from include.disclosure.requests import UseRequest
-from include.disclosure.roster import Employee, StaffRoster, read_roster
+from include.disclosure.roster import Employee, StaffRoster
 from include.disclosure.rules import UseRules
 from include.messages import Message, _
 from include.notify.notification import Notification
@@ -72,12 +72,13 @@ def notify(
 
 
 def queue_delivery(
-    run: RunContext[UseRules], conn: Connection, request: UseRequest, grant: Grant
+    run: RunContext[UseRules],
+    conn: Connection,
+    request: UseRequest,
+    grant: Grant,
+    employee: Employee,
 ) -> None:
     """Queue the mail that tells the requester where the extract is, with its password."""
-    employee = read_roster(run).find(request.requester)
-    if employee is None:
-        return
     if request.content.form is ExtractForm.AGE:
         line = _(
             "Your extract of request {number} can be opened until {expires_at}. Only the machine "

@@ -6,11 +6,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from include.disclosure import expiry_report, use_report
+from sqlalchemy import Connection
+
+from include.disclosure import expiry_report, grants, use_report
 from include.disclosure.accesses.step import COMPARE
 from include.disclosure.approval import APPROVE, APPROVE_SECOND
 from include.disclosure.delivery import DELIVER, VERIFY
 from include.disclosure.expiry import EXPIRE, PROVE
+from include.disclosure.grants import GrantState
 from include.disclosure.notification_kinds import APPROVAL, CONFIRM, DELIVERED, ENDING
 from include.disclosure.roster import read_roster
 from include.disclosure.rules import CLAUSE_PURPOSE, CLAUSE_USE, USE, UseRules
@@ -25,7 +28,7 @@ from include.disclosure.use_notifications import (
     ending_still_due,
     passwords,
 )
-from include.messages import _
+from include.messages import Message, _
 from include.services.errors import ParcelSealError
 from include.workflow.declaration import (
     AccessGroup,
@@ -57,6 +60,17 @@ def respondents(run: RunContext[UseRules]) -> list[Sequence[str]]:
     with suppress(ParcelSealError):
         return [list(group) for group in read_roster(run).every_approver()]
     return [[], []]
+
+
+def unfinished_grants(conn: Connection) -> Message | None:
+    """Return how many extracts nobody deletes without use.yaml; None if there are none."""
+    unfinished = grants.grants_in(conn, [state for state in GrantState if state != "ended"])
+    if not unfinished:
+        return None
+    return _(
+        "{count} extracts of customer information have not been deleted, and no run deletes them.",
+        count=len(unfinished),
+    )
 
 
 USE_INFORMATION = Workflow[UseRules](
@@ -104,6 +118,7 @@ EXPIRE_GRANTS = Workflow[UseRules](
     steps=(EXPIRE, PROVE, COMPARE),
     conclude=expiry_report.conclude,
     without_rules=_("The policy pack has no rules for the use of customer information."),
+    unfinished_without_rules=unfinished_grants,
     rules=USE,
     login=LOGIN,
     queries=login_queries,

@@ -103,6 +103,27 @@ def no_rules(title: Message, clause: str, file: str) -> Finding:
     )
 
 
+def unfinished(problem: Message, title: Message, clause: str, file: str) -> Finding:
+    """Return the finding that work remains which a workflow cannot do without its rules.
+
+    Args:
+        problem: the work that remains.
+        title: title of the workflow.
+        clause: number of the policy clause.
+        file: name of the missing file of the policy pack.
+    """
+    return Finding(
+        code="run.unfinished",
+        severity=Outcome.FAIL,
+        subject="run",
+        subject_title=_("This run"),
+        message=problem,
+        action=_("Add the rules of “{workflow}” to the policy pack again.", workflow=title),
+        clause=clause,
+        for_engineers=_("The pack has no file `{file}`.", file=file),
+    )
+
+
 def unanswered(name: str, part: str, title: Message, reason: Message, clause: str) -> StepRecord:
     """Return the record of a human step whose last answer was invalid.
 

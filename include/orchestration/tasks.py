@@ -48,7 +48,7 @@ from include.orchestration.run import (
 from include.orchestration.run_lock import at_work
 from include.orchestration.run_trigger import triggering_user
 from include.orchestration.run_watch import ENDED, other_task_states
-from include.orchestration.step_records import no_rules
+from include.orchestration.step_records import no_rules, unfinished
 from include.orchestration.workflow import (
     DEFAULT_ARGS,
     SEAL_ARGS,
@@ -616,6 +616,14 @@ def _without_rules(
         findings = [*conclusion.findings, finding]
         outcome = Outcome.worst([conclusion.outcome, finding.severity])
         conclusion = replace(conclusion, findings=findings, outcome=outcome)
+    if workflow.unfinished_without_rules is not None:
+        with services.state.connect() as conn:
+            problem = workflow.unfinished_without_rules(conn)
+        if problem is not None:
+            assert workflow.rules is not None
+            finding = unfinished(problem, workflow.title, workflow.clauses[0], workflow.rules.file)
+            findings = [*conclusion.findings, finding]
+            return replace(conclusion, findings=findings, outcome=Outcome.FAIL)
     return replace(conclusion, could_not_run=True)
 
 

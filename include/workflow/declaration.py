@@ -166,6 +166,9 @@ class Workflow(Generic[RunRules]):
         without_rules: summary of a run if the policy pack omits the workflow's section.
         needs_rules: whether the steps fail if the policy pack omits the workflow's section. If
             False, the steps do nothing in that case.
+        unfinished_without_rules: returns the problem that remains if the policy pack omits the
+            workflow's section, such as extracts that nobody deletes; None if there is none. The
+            problem fails the run.
         is_drill: returns, from the run's parameters, whether a run is a drill. The steps of a drill
             work in a sandbox. None if no run is a drill.
         after_sending: called each time after a task has sent notifications, for example to record
@@ -211,6 +214,7 @@ class Workflow(Generic[RunRules]):
     conclude: Callable[[RunContext[RunRules], RunRecords], Conclusion] | None = None
     without_rules: Message | None = None
     needs_rules: bool = False
+    unfinished_without_rules: Callable[[Connection], Message | None] | None = None
     is_drill: Callable[[Mapping[str, Any]], bool] | None = None
     after_sending: Callable[[RunContext[RunRules]], object] | None = None
     on_partner_incident: (

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import io
+from datetime import timedelta
+from typing import Any
 
 import pytest
 import pyzipper
 from sqlalchemy import text
 
-from include.disclosure import grants
+from include.disclosure import delivery, grants
 from include.disclosure.approval import APPROVE, APPROVE_SECOND
+from include.disclosure.content import digest_document
 from include.disclosure.delivery import DELIVER, deliver_extract
+from include.disclosure.extracts.counting import CountedExtract
 from include.disclosure.grants import GrantState
 from include.disclosure.opening import open_extract
+from include.disclosure.requests import load_request
 from include.disclosure.use_check import CHECK
 from include.evidence.model import Outcome
 from include.evidence.step_findings import StepFindings
 from include.services.errors import ControlFailed, UsageError
-from tests.disclosure.use_fixtures import UseCompany, UseRun
+from tests.disclosure.use_fixtures import RULES, UseCompany, UseRun, erase, new_pack
 
 
 def grant_of(company: UseCompany, number: int) -> grants.Grant:
@@ -212,3 +217,100 @@ def test_open_refuses_at_the_moment_of_expiry(company: UseCompany) -> None:
     company.clock.at = grant_of(company, number).expires_at
     with pytest.raises(UsageError, match="cannot be opened"):
         opened_csv(company, number)
+
+
+def test_deliver_refuses_long_after_the_approval(company: UseCompany) -> None:
+    run, _number = approved(company)
+    company.clock.at += timedelta(hours=7)
+    with pytest.raises(ControlFailed, match="older than 6 hours"):
+        run.step(DELIVER)
+    assert company.objects() == []
+
+
+def test_deliver_refuses_requester_who_was_transferred_after_the_check(
+    company: UseCompany,
+) -> None:
+    run, _number = approved(company)
+    company.set_employee("clerk", department="warehouse")
+    with pytest.raises(ControlFailed, match="another department"):
+        run.step(DELIVER)
+
+
+def test_deliver_leaves_out_erased_people_with_keys_of_nineteen_digits(
+    company: UseCompany,
+) -> None:
+    largest = 2**63 - 1
+    company.add_customers(1, after=largest - 1)
+    erase(company, str(largest))
+    run, number = approved(company)
+    run.step(DELIVER)
+    assert str(largest) not in opened_csv(company, number)
+    keys = frozenset({str(largest - 5), str(largest), "9" * 30})
+    assert company.request(keys=keys).plan.excluded == 1
+
+
+def test_delivery_that_ends_after_the_expiry_is_deleted(
+    company: UseCompany, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, number = approved(company)
+    write = delivery.write_extract
+
+    def slow(*args: Any, **more: Any) -> Any:
+        company.clock.at += timedelta(days=4)
+        return write(*args, **more)
+
+    monkeypatch.setattr(delivery, "write_extract", slow)
+    with pytest.raises(ControlFailed, match="ended while its extract was written"):
+        run.step(DELIVER)
+    assert company.objects() == []
+    assert grant_of(company, number).state is GrantState.DELIVERING
+
+
+def test_deliver_refuses_records_of_more_people(company: UseCompany) -> None:
+    company.execute("ALTER TABLE customer ADD COLUMN household bigint")
+    try:
+        company.execute("UPDATE customer SET household = 1")
+        collection = RULES.collections[0].model_copy(update={"subjects": ("household",)})
+        columns = {**company.pack.databases["shop"].collections["customer"].fields}
+        assert columns
+        company.pack = new_pack(RULES.model_copy(update={"collections": (collection,)}))
+        run, _number = approved(company)
+        company.execute("UPDATE customer SET household = 2 WHERE customer_id = 1")
+        with pytest.raises(ControlFailed, match="more than was approved"):
+            run.step(DELIVER)
+    finally:
+        company.execute("ALTER TABLE customer DROP COLUMN household")
+
+
+@pytest.mark.parametrize("form", ["zip", "xlsx"])
+def test_verify_counts_the_records_of_the_decrypted_file(company: UseCompany, form: str) -> None:
+    run, number = approved(company, form=form)
+    run.step(DELIVER)
+    record = run.verify()
+    assert record.findings == []
+    assert record.data["counted_records"] == grant_of(company, number).records == 5
+
+
+def test_verify_reports_extract_with_more_records_than_were_approved(
+    company: UseCompany, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _number = approved(company)
+    run.step(DELIVER)
+    more = CountedExtract(records=6, columns=4)
+    monkeypatch.setattr(delivery, "count_extract", lambda *_: more)
+    assert [finding.code for finding in run.verify().findings] == ["use.more_than_approved"]
+
+
+def test_request_of_an_earlier_version_with_fewer_fields_is_still_valid(
+    company: UseCompany,
+) -> None:
+    number = company.request().id
+    with company.state.begin() as conn:
+        conn.execute(text("SET LOCAL session_replication_role = replica"))
+        row = conn.execute(text("SELECT content, plan FROM use_request")).one()
+        content = {key: value for key, value in row.content.items() if key != "recipient"}
+        conn.execute(
+            text("UPDATE use_request SET content = content - 'recipient', sha256 = :sha256"),
+            {"sha256": digest_document(content, row.plan)},
+        )
+        assert load_request(conn, number).content.recipient == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -13,13 +14,13 @@ from include.disclosure.expiry import EXPIRE, PROVE, AbsenceProof, Expiry
 from include.disclosure.grants import EndReason, GrantState
 from include.disclosure.opening import open_extract
 from include.disclosure.use_confirm import CONFIRM_COPIES
+from include.disclosure.workflow import unfinished_grants
 from include.evidence.model import Outcome
 from include.services.errors import CouldNotRun, ServiceError, UsageError
 from include.services.objectstore.base import StoreError
 from include.services.objectstore.directory import DirectoryStore
 from tests.disclosure.test_delivery import approved, grant_of
-from tests.disclosure.test_use_check import erase
-from tests.disclosure.use_fixtures import UseCompany
+from tests.disclosure.use_fixtures import UseCompany, erase, spec_of
 
 
 def delivered(company: UseCompany) -> int:
@@ -101,11 +102,15 @@ def test_uploaded_keys_and_subjects_are_deleted_at_the_end(company: UseCompany) 
             assert conn.scalar(text(f"SELECT count(*) FROM {table}")) == 0
 
 
-def test_left_over_object_of_killed_delivery_is_deleted(company: UseCompany) -> None:
-    company.store.put("use/77/abc.zip", b"left over")
-    record = company.start("expire_grants", by=None).step(EXPIRE)
-    assert Expiry.model_validate(record.data).left_overs == 1
-    assert company.objects() == []
+def test_object_that_no_delivery_wrote_stays_and_fails_the_run(company: UseCompany) -> None:
+    """It may be the trace of an extract without an approval."""
+    for key in ("use/77/abc.zip", "use/abc/x", "backup/copy.xlsx"):
+        company.store.put(key, b"unknown")
+    run = company.start("expire_grants", by=None)
+    assert Expiry.model_validate(run.step(EXPIRE).data).left_overs == 0
+    proof = run.step(PROVE)
+    assert {finding.code for finding in proof.findings} == {"use.extract_remains"}
+    assert AbsenceProof.model_validate(proof.data).listed == len(company.objects()) == 3
 
 
 def test_extract_that_cannot_be_deleted_fails_and_is_tried_again(
@@ -148,13 +153,6 @@ def test_access_that_ends_between_the_steps_is_left_for_the_next_run(company: Us
     assert (proof.outcome, proof.data["proved"]) == (Outcome.PASS, 0)
     company.expire()
     assert grant_of(company, number).state is GrantState.ENDED
-
-
-def test_object_outside_of_the_folders_of_requests_is_deleted(company: UseCompany) -> None:
-    company.store.put("use/abc/x", b"left over")
-    run = company.expire()
-    del run
-    assert company.objects() == []
 
 
 def test_grant_whose_approval_was_removed_is_reported(company: UseCompany) -> None:
@@ -241,3 +239,147 @@ def test_empty_roster_is_reported_and_ends_no_access(company: UseCompany) -> Non
     record = company.start("expire_grants", by=None).step(EXPIRE)
     assert [finding.code for finding in record.findings] == ["use.roster_empty"]
     assert grant_of(company, number).state is GrantState.DELIVERED
+
+
+def test_expired_extract_is_deleted_although_the_roster_cannot_be_read(
+    company: UseCompany,
+) -> None:
+    number = delivered(company)
+    company.clock.at = grant_of(company, number).expires_at
+    company.execute("ALTER TABLE roster RENAME COLUMN trained TO has_training")
+    try:
+        run = company.start("expire_grants", by=None)
+        record = run.step(EXPIRE)
+        run.step(PROVE)
+    finally:
+        company.execute("ALTER TABLE roster RENAME COLUMN has_training TO trained")
+    assert [finding.code for finding in record.findings] == ["use.roster_unreadable"]
+    assert grant_of(company, number).state is GrantState.ENDED
+
+
+def test_changed_request_of_another_person_does_not_stop_the_end_of_accesses(
+    company: UseCompany,
+) -> None:
+    number, other = delivered(company), delivered(company)
+    with company.state.begin() as conn:
+        conn.execute(text("SET LOCAL session_replication_role = replica"))
+        conn.execute(
+            text("UPDATE use_request SET plan = plan || '{\"records\": 9}' WHERE id = :id"),
+            {"id": other},
+        )
+    company.clock.at = grant_of(company, number).expires_at
+    company.expire()
+    assert grant_of(company, number).state is GrantState.ENDED
+    assert grant_of(company, other).state is GrantState.ENDED
+
+
+def test_many_erasure_requests_do_not_stop_the_end_of_accesses(company: UseCompany) -> None:
+    number = delivered(company)
+    with company.state.begin() as conn:
+        conn.execute(
+            text(
+                "INSERT INTO erasure_request (database, subject, reference, received_on, due_on,"
+                " entered_by, entered_at) SELECT 'shop', (100000 + n)::text, 'R', '2026-11-30',"
+                " '2026-12-30', 'x', now() FROM generate_series(1, 70000) n"
+            )
+        )
+    company.expire()
+    assert grant_of(company, number).state is GrantState.DELIVERED
+
+
+@pytest.mark.parametrize("subject", ["03", " 3", "+3"])
+def test_access_ends_if_the_erasure_request_spells_the_key_otherwise(
+    company: UseCompany, subject: str
+) -> None:
+    number = delivered(company)
+    erase(company, subject)
+    company.expire()
+    assert grant_of(company, number).end_reason is EndReason.ERASURE
+
+
+def test_access_ends_if_an_erasure_request_was_closed_since_the_snapshot(
+    company: UseCompany,
+) -> None:
+    number = delivered(company)
+    company.clock.at += timedelta(minutes=5)
+    erase(company, "3")
+    with company.state.begin() as conn:
+        conn.execute(
+            text(
+                "UPDATE erasure_request SET closed_at = :at, closed_by = 'x', closed_because = 'y'"
+            ),
+            {"at": company.clock.now()},
+        )
+    company.expire()
+    assert grant_of(company, number).end_reason is EndReason.ERASURE
+
+
+def test_extract_in_another_store_is_not_proved_to_be_deleted(
+    company: UseCompany, tmp_path: Path
+) -> None:
+    number = delivered(company)
+    company.clock.at = grant_of(company, number).expires_at
+    company.extract_spec = spec_of(tmp_path)
+    run = company.start("expire_grants", by=None)
+    record = run.step(EXPIRE)
+    assert [finding.code for finding in record.findings] == ["use.other_store"]
+    assert run.step(PROVE).data["proved"] == 0
+    assert grant_of(company, number).state is GrantState.ENDING
+    company.extract_spec = spec_of(company.folder)
+    company.expire()
+    assert grant_of(company, number).state is GrantState.ENDED
+
+
+def test_missing_extract_of_a_live_access_is_reported(company: UseCompany) -> None:
+    number = delivered(company)
+    company.clock.at += timedelta(minutes=1)
+    company.store.delete(grant_of(company, number).object_key)
+    run = company.start("expire_grants", by=None)
+    run.step(EXPIRE)
+    assert [finding.code for finding in run.step(PROVE).findings] == ["use.extract_missing"]
+
+
+FORGERIES = {
+    "no second approval": "DELETE FROM approval_decision WHERE request_id = (SELECT id FROM "
+    "approval_request WHERE kind = 'use.second')",
+    "decided by the requester": "UPDATE approval_decision SET decided_by = ' Clerk'",
+    "decided twice by one person": "UPDATE approval_decision SET decided_by = 'lead'",
+    "decided after the approval": "UPDATE approval_decision SET decided_at = decided_at + "
+    "interval '1 second'",
+    "decided after the deadline": "UPDATE approval_request SET deadline = requested_at - "
+    "interval '1 second'",
+    "another content": "UPDATE approval_request SET sha256 = repeat('0', 64)",
+    "rejected": "UPDATE approval_decision SET decision = 'Reject'",
+}
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+@pytest.mark.parametrize("is_ended", [False, True])
+def test_extract_without_each_required_approval_is_reported(
+    company: UseCompany, forgery: str, is_ended: bool
+) -> None:
+    fields = ["name", "id_number"]
+    run, number = approved(company, fields=fields, unmasked=["id_number"])
+    run.step(DELIVER)
+    if is_ended:
+        company.clock.at = grant_of(company, number).expires_at
+        company.expire()
+        assert grant_of(company, number).state is GrantState.ENDED
+    with company.state.begin() as conn:
+        conn.execute(text("SET LOCAL session_replication_role = replica"))
+        conn.execute(text(FORGERIES[forgery]))
+    check = company.start("expire_grants", by=None)
+    check.step(EXPIRE)
+    proof = check.step(PROVE)
+    assert AbsenceProof.model_validate(proof.data).unapproved == (number,)
+    assert proof.outcome is Outcome.FAIL
+
+
+def test_run_without_use_yaml_fails_while_extracts_are_not_deleted(company: UseCompany) -> None:
+    number = delivered(company)
+    with company.state.connect() as conn:
+        assert unfinished_grants(conn) is not None
+    company.clock.at = grant_of(company, number).expires_at
+    company.expire()
+    with company.state.connect() as conn:
+        assert unfinished_grants(conn) is None

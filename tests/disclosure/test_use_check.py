@@ -12,7 +12,7 @@ from include.disclosure.extract_store import STORE
 from include.disclosure.use_check import CHECK, CheckedRequest
 from include.services.connections import ConnectionSpec
 from include.services.errors import CouldNotRun, UsageError
-from tests.disclosure.use_fixtures import RULES, UseCompany, content, new_pack
+from tests.disclosure.use_fixtures import RULES, UseCompany, content, erase, new_pack
 
 
 def plan_of(company: UseCompany, **more: Any) -> UsePlan:
@@ -159,19 +159,6 @@ def test_plan_leaves_out_people_with_an_open_erasure_request(company: UseCompany
     erase(company, "3")
     plan = plan_of(company)
     assert (plan.records, plan.people, plan.excluded) == (4, 4, 1)
-
-
-def erase(company: UseCompany, subject: str) -> None:
-    """Enter an erasure request of a data subject."""
-    with company.state.begin() as conn:
-        conn.execute(
-            text(
-                "INSERT INTO erasure_request (database, subject, reference, received_on, due_on,"
-                " entered_by, entered_at) VALUES ('shop', :subject, 'R', '2026-11-30',"
-                " '2026-12-30', 'x', :at)"
-            ),
-            {"subject": subject, "at": company.clock.now()},
-        )
 
 
 def test_request_content_refuses_changed_list_of_keys(company: UseCompany) -> None:

@@ -192,7 +192,7 @@ class UseCompany:
                 "INSERT INTO customer (customer_id, name, phone, id_number, birth_date, status,"
                 " created_at, weight) VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
                 number, f"王小{number}", f"138{number:08d}", f"ID{number}",
-                values["birth_date"], values["status"], values["created_at"], number * 10,
+                values["birth_date"], values["status"], values["created_at"], number % 1000 * 10,
             )  # fmt: skip
 
     def set_employee(self, person: str, **values: Any) -> None:
@@ -244,9 +244,9 @@ class UseCompany:
         with self.state.begin() as conn:
             conn.execute(text("SET LOCAL session_replication_role = replica"))
             for table in (
-                "use_subject", "use_opening", "use_grant", "use_request_key", "use_request_run",
-                "use_request", "approval_refusal", "approval_decision", "approval_request",
-                "run_step", "notification", "erasure_request",
+                "use_subject", "use_attempt", "use_opening", "use_grant", "use_request_key",
+                "use_request_run", "use_request", "approval_refusal", "approval_decision",
+                "approval_request", "run_step", "notification", "erasure_request",
             ):  # fmt: skip
                 conn.execute(text(f"DELETE FROM {table}"))
         for key in self.objects():
@@ -405,3 +405,16 @@ def new_company(server: EmbeddedPostgres, state: str, folder: Path) -> Iterator[
             yield UseCompany(source, engine, folder, SettableClock(), new_pack(), spec_of(folder))
         finally:
             engine.dispose()
+
+
+def erase(company: UseCompany, subject: str) -> None:
+    """Enter an erasure request of a data subject."""
+    with company.state.begin() as conn:
+        conn.execute(
+            text(
+                "INSERT INTO erasure_request (database, subject, reference, received_on, due_on,"
+                " entered_by, entered_at) VALUES ('shop', :subject, 'R', '2026-11-30',"
+                " '2026-12-30', 'x', :at)"
+            ),
+            {"subject": subject, "at": company.clock.now()},
+        )

@@ -29,7 +29,7 @@ from include.disclosure.use_confirm import CONFIRM_COPIES
 from include.evidence.model import Outcome
 from include.services.errors import ControlFailed, CouldNotRun, UsageError
 from include.services.objectstore.base import StoreError
-from tests.disclosure.use_fixtures import EMPLOYEES, RULES, UseCompany, UseRun
+from tests.disclosure.use_fixtures import EMPLOYEES, RULES, UseCompany, UseRun, erase
 
 PEOPLE = [row[0] for row in EMPLOYEES]
 NOT_CLERK = [person for person in PEOPLE if person != "clerk"]
@@ -46,6 +46,7 @@ class ModelledRequest:
         unmasked: whether the ID numbers are requested without a mask.
         days: requested days.
         records: number of records of the plan.
+        department: department of the requester at the check.
         first: first approver, and time of the approval; None without a first approval.
         second: second approver, and time of the approval; None without a second approval.
         asked_at: time of the first request to the supervisor; None before.
@@ -64,6 +65,7 @@ class ModelledRequest:
     unmasked: bool
     days: int
     records: int
+    department: str
     first: tuple[str, datetime] | None = None
     second: tuple[str, datetime] | None = None
     asked_at: datetime | None = None
@@ -131,7 +133,9 @@ class UseMachine(RuleBasedStateMachine):
             return
         assert may_request
         self.requests.append(
-            ModelledRequest(run, prepared.id, fields, unmasked, days, prepared.plan.records)
+            ModelledRequest(
+                run, prepared.id, fields, unmasked, days, prepared.plan.records, self.department
+            )
         )
 
     @precondition(lambda self: self.requests)
@@ -209,6 +213,10 @@ class UseMachine(RuleBasedStateMachine):
             return
         assert expires_at is not None
         assert now < expires_at
+        if not before:
+            assert request.approved_at is not None
+            assert now <= request.approved_at + grants.LONGEST_DELIVERY
+            assert request.department == self.department
         assert self.active["clerk"]
         assert not request.is_ended
         if not before:
@@ -309,8 +317,6 @@ class UseMachine(RuleBasedStateMachine):
     @rule(index=st.integers(0, 3), is_deleted=st.booleans())
     def erase(self, index: int, is_deleted: bool) -> None:
         """Enter the erasure request of a customer, and sometimes delete the record."""
-        from tests.disclosure.test_use_check import erase
-
         subject = sorted(self.customers)[index % len(self.customers)]
         if subject not in self.erased:
             erase(self.company, str(subject))
@@ -345,14 +351,27 @@ class UseMachine(RuleBasedStateMachine):
         """Run `expire_grants`, sometimes with a store that is away or a kill in the middle."""
         run = self.company.start("expire_grants", by=None)
         started_at = run.started_at
-        for request in self.requests:
-            if self._has_grant(request.number) and self._has_to_end(request, started_at):
-                request.is_ended = True
+        ending = [
+            request
+            for request in self.requests
+            if not request.is_ended
+            and self._has_grant(request.number)
+            and self._has_to_end(request, started_at)
+        ]
+        for request in ending:
+            request.is_ended = True
         if failure is not None:
             with _failing_deletion(failure):
                 try:
                     run.step(EXPIRE)
                 except (StoreError, Killed):
+                    # Accesses whose time is over are ended first, the others perhaps not yet.
+                    ended = {grant.request_id for grant in self._grants() if grant.ending_at}
+                    for request in ending:
+                        assert request.expires_at is not None
+                        is_over = started_at >= request.expires_at
+                        assert request.number in ended or not is_over
+                        request.is_ended = request.number in ended
                     return
         run.step(EXPIRE)
         proof = run.step(PROVE)
@@ -380,7 +399,7 @@ class UseMachine(RuleBasedStateMachine):
 
     def _is_late(self, request: ModelledRequest, now: datetime) -> bool:
         assert request.approved_at is not None
-        late = now > request.approved_at + expiry.LONGEST_DELIVERY
+        late = now > request.approved_at + grants.LONGEST_DELIVERY
         return not request.is_delivered and late
 
     def _department(self, number: int) -> str:

@@ -73,10 +73,12 @@ class UseData:
         self.store.put(key, content)
         with self.state.begin() as conn:
             grants.grant_request(conn, request, approvals=[1], department="d", approved_at=at)
-            grants.begin_delivery(conn, request.id, attempt="a1", object_key=key, now=at)
+            grants.begin_delivery(
+                conn, request.id, attempt="a1", object_key=key, store=self.store.description, now=at
+            )
             is_delivered = grants.record_delivery(
                 conn, request.id, attempt="a1", delivered_at=at, snapshot_at=at, records=12,
-                size=len(content), file_sha256=hashlib.sha256(content).hexdigest(), subjects=(),
+                size=len(content), file_sha256=hashlib.sha256(content).hexdigest(),
             )  # fmt: skip
         assert is_delivered
         return request

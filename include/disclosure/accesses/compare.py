@@ -22,9 +22,10 @@ import psycopg
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 from pydantic import BaseModel
 
+from include.approvals.approvers import normalize_person, same_person
 from include.disclosure.accesses.rules import AccessRules, ViolationKind
 from include.policy.datamap import MappedDatabase
-from include.policy.fragments import all_of, literal, pack_sql
+from include.policy.fragments import all_of, any_of, literal, pack_sql
 from include.services.database import PRINTING, DatabaseAddress
 from include.services.errors import ServiceError, UsageError
 
@@ -161,12 +162,16 @@ class Source:
         log: query of the accesses.
         approvals: query of the approvals.
         ambiguous: keys of approvals that the query returns more than once. They cover no access.
+        own_spellings: pairs of approver and requester that name the same person in two spellings.
+        blank_approvers: values of ``approver`` without a visible character, which name nobody.
     """
 
     connection: psycopg.Connection[Any]
     log: SourceQuery
     approvals: SourceQuery
     ambiguous: tuple[str, ...]
+    own_spellings: tuple[tuple[str, str], ...] = ()
+    blank_approvers: tuple[str, ...] = ()
 
     @property
     def compares_purposes(self) -> bool:
@@ -212,7 +217,13 @@ class Source:
             period: period of the accesses.
         """
         query = SQL("COPY ({}) TO STDOUT").format(self._violations(period))
-        parameters = {"since": period.since, "ambiguous": list(self.ambiguous)}
+        parameters = {
+            "since": period.since,
+            "ambiguous": list(self.ambiguous),
+            "own_approvers": [approver for approver, _person in self.own_spellings],
+            "own_people": [person for _approver, person in self.own_spellings],
+            "blank": list(self.blank_approvers),
+        }
         with (
             report_query_faults("log"),
             self.connection.cursor() as cursor,
@@ -266,12 +277,31 @@ class Source:
         return _equal(self.log, "person", self.approvals, "person")
 
     def _by_requester(self) -> Composable:
-        return _equal(self.approvals, "approver", self.approvals, "person")
+        equal = _equal(self.approvals, "approver", self.approvals, "person")
+        if not self.own_spellings:
+            return equal
+        return any_of(
+            [
+                equal,
+                SQL(
+                    "((approval.approver::text, approval.person::text) IN (SELECT * FROM "
+                    "unnest(%(own_approvers)s::text[], %(own_people)s::text[])))"
+                ),
+            ]
+        )
+
+    def _is_approved(self) -> Composable:
+        """Return the condition that an approval names an approver."""
+        named = SQL("(approval.approver IS NOT NULL)")
+        if not self.blank_approvers:
+            return named
+        return all_of([named, SQL("(approval.approver::text <> ALL (%(blank)s::text[]))")])
 
     def _covered(self) -> Composable:
         """Return the condition that an access is covered; not true if any value is missing."""
         conditions = [
             self._same_person(),
+            self._is_approved(),
             SQL("NOT {}").format(self._by_requester()),
             SQL("log.at >= approval.starts"),
             SQL("log.at <= approval.ends"),
@@ -299,8 +329,9 @@ class Source:
             "WHEN approval.approval IS NULL THEN {missing} "
             "WHEN log.person IS NULL THEN 'person_unknown' "
             "WHEN {same_person} IS NOT TRUE THEN 'other_person' "
-            "WHEN approval.approver IS NULL THEN 'not_approved' END"
+            "WHEN NOT {is_approved} THEN 'not_approved' END"
         ).format(
+            is_approved=self._is_approved(),
             missing=SQL(
                 "CASE WHEN log.approval::text = ANY (%(ambiguous)s::text[]) "
                 "THEN 'not_unique' ELSE 'not_found' END"
@@ -481,7 +512,9 @@ def open_source(
         connection.execute(_WORK_MEM)
         log = _describe(connection, "log", rules.log, LOG_COLUMNS)
         approvals = _describe(connection, "approvals", rules.approvals, APPROVAL_COLUMNS)
-        yield Source(connection, log, approvals, _ambiguous(connection, approvals))
+        own_spellings, blank_approvers = _doubtful_approvers(connection, approvals)
+        ambiguous = _ambiguous(connection, approvals)
+        yield Source(connection, log, approvals, ambiguous, own_spellings, blank_approvers)
         connection.rollback()
 
 
@@ -508,6 +541,26 @@ def _describe(
             "'Asia/Shanghai', or NULL::timestamptz.",
         )
     return SourceQuery(name, relation, types)
+
+
+def _doubtful_approvers(
+    connection: psycopg.Connection[Any], approvals: SourceQuery
+) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
+    """Return the pairs of (approver, requester) in two spellings, and the blank approvers.
+
+    `include.approvals.approvers` decides which spellings name the same person, because a database
+    compares text by its collation.
+    """
+    query = SQL(
+        "SELECT DISTINCT approval.approver::text, approval.person::text FROM {} AS approval "
+        "WHERE approval.approver IS NOT NULL AND approval.person IS NOT NULL "
+        "AND approval.approver::text <> approval.person::text"
+    ).format(approvals.sql)
+    with report_query_faults(approvals.name):
+        pairs = connection.execute(query, {}).fetchall()
+    own = tuple((approver, person) for approver, person in pairs if same_person(approver, person))
+    blank = {approver for approver, _person in pairs if not normalize_person(approver)}
+    return own, tuple(sorted(blank))
 
 
 def _ambiguous(connection: psycopg.Connection[Any], approvals: SourceQuery) -> tuple[str, ...]:

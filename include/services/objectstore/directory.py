@@ -276,7 +276,8 @@ class DirectoryStore(ObjectStore):
         checked_list_prefix(prefix)
         cleared = 0
         with naming("clear unfinished files in", "", self.description):
-            for key, entry in list(walk(self._root, "", "")):
+            folder = prefix[: prefix.rfind("/") + 1]  # temporary names begin with another sign
+            for key, entry in list(walk(self._root, "", folder)):
                 name = finished_name(entry.name) or locked_name(entry.name)
                 if not name or not (key.removesuffix(entry.name) + name).startswith(prefix):
                     continue

@@ -37,6 +37,7 @@ CREATE TABLE use_grant (
     state text NOT NULL,
     attempt text DEFAULT '' NOT NULL,
     object_key text DEFAULT '' NOT NULL,
+    store text DEFAULT '' NOT NULL,
     delivered_at timestamptz,
     snapshot_at timestamptz,
     records bigint,
@@ -75,12 +76,24 @@ CREATE TABLE use_opening (
 
 CREATE INDEX use_opening_request_idx ON use_opening (request_id);
 
-CREATE TABLE use_subject (
+CREATE TABLE use_attempt (
+    object_key text NOT NULL,
     request_id bigint NOT NULL,
-    key_hmac bytea NOT NULL,
-    CONSTRAINT use_subject_pkey PRIMARY KEY (request_id, key_hmac),
+    begun_at timestamptz NOT NULL,
+    CONSTRAINT use_attempt_pkey PRIMARY KEY (object_key),
     FOREIGN KEY(request_id) REFERENCES use_grant (request_id)
 );
+
+CREATE INDEX use_attempt_request_idx ON use_attempt (request_id);
+
+CREATE TABLE use_subject (
+    request_id bigint NOT NULL,
+    attempt text NOT NULL,
+    key_hmac bytea NOT NULL,
+    CONSTRAINT use_subject_pkey PRIMARY KEY (request_id, attempt, key_hmac)
+);
+
+CREATE INDEX use_subject_key_idx ON use_subject (key_hmac);
 
 CREATE TRIGGER emptied BEFORE TRUNCATE ON use_request
     FOR EACH STATEMENT EXECUTE FUNCTION register_is_not_emptied(
@@ -100,6 +113,11 @@ CREATE TRIGGER emptied BEFORE TRUNCATE ON use_grant
 CREATE TRIGGER stays BEFORE DELETE ON use_grant
     FOR EACH ROW EXECUTE FUNCTION register_stays(
         'Grants stay as the record of each use. End a grant: ./parcelseal access end.');
+
+CREATE TRIGGER emptied BEFORE TRUNCATE ON use_attempt
+    FOR EACH STATEMENT EXECUTE FUNCTION register_is_not_emptied('Each attempt stays recorded.');
+CREATE TRIGGER stays BEFORE DELETE OR UPDATE ON use_attempt
+    FOR EACH ROW EXECUTE FUNCTION register_stays('Each attempt stays recorded.');
 
 CREATE TRIGGER emptied BEFORE TRUNCATE ON use_opening
     FOR EACH STATEMENT EXECUTE FUNCTION register_is_not_emptied('Each opening stays recorded.');
