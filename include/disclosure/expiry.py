@@ -339,8 +339,8 @@ def _delete_left_overs(
     listed = set(stored_keys(store))
     with run.state.connect() as conn:
         written = grants.known_objects(conn)
-        known = grants.grants_in(conn, (*LIVE, GrantState.ENDING))
-    named = {grant.object_key for grant in known}
+        unfinished = grants.grants_in(conn, (*LIVE, GrantState.ENDING))
+    named = {grant.object_key for grant in unfinished}
     left_overs = sorted(key for key in listed if key in written and key not in named)
     return sum(
         _delete(run, findings, lambda: store.delete(key), key)  # noqa: B023 - called at once
