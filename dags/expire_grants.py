@@ -3,9 +3,9 @@
 **Policy clauses 4.3 and 5.3:** information is used for its purpose only, after an approval, and deleted promptly.
 
 **Function.** `expire` ends each access whose time is over, whose requester left or was transferred, or whose extract
-contains a data subject who asked for erasure. It deletes the extracts of ended accesses and objects that killed
-deliveries left, reminds requesters before the end, and asks them to confirm that local copies are deleted. `verify`
-lists the store and proves that no extract is left without a valid access and a valid approval. An extract cannot be
+contains a data subject who asked for erasure. It deletes the extracts of ended accesses, and the objects of killed
+deliveries. It reminds requesters before the end, and asks them to confirm that local copies are deleted. `verify`
+lists the store again. It proves that each extract has a valid access, and each grant its approvals. An extract cannot be
 opened after the end of its access, even if this workflow does not run. `compare` compares the log of accesses with the
 approvals (`accesses` in `use.yaml`): accesses without a valid approval, for another purpose, or of other fields.
 

@@ -38,7 +38,7 @@ class ListedRequest:
 
 
 class ApprovalProgress(StrEnum):
-    """The progress of the approval of a request without a grant.
+    """The state of the approval of a request that has no grant.
 
     Attributes:
         PREPARED: nobody was asked yet.

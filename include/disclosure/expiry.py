@@ -576,8 +576,9 @@ SELECT g.request_id, g.object_key, g.store, g.state, g.expires_at, g.ending_at, 
             'in_time', d.decided_at <= g.approved_at
                 AND coalesce(d.decided_at <= a.deadline, true)
                 AND coalesce(g.approved_at <= g.delivered_at, true)))
-        FROM approval_request a JOIN approval_decision d ON d.request_id = a.id
-        WHERE to_jsonb(a.id) <@ g.approvals) AS decisions
+        FROM jsonb_array_elements_text(g.approvals) AS needed (id)
+            JOIN approval_request a ON a.id = needed.id::bigint
+            JOIN approval_decision d ON d.request_id = a.id) AS decisions
 FROM use_grant g JOIN use_request r ON r.id = g.request_id
 """
 
