@@ -5,9 +5,9 @@
 **Function.** `expire` ends each access whose time is over, whose requester left or was transferred, or whose extract
 contains a data subject who asked for erasure. It deletes the extracts of ended accesses, and the objects of killed
 deliveries. It reminds requesters before the end, and asks them to confirm that local copies are deleted. `verify`
-lists the store again. It proves that each extract has a valid access, and each grant its approvals. An extract cannot be
-opened after the end of its access, even if this workflow does not run. `compare` compares the log of accesses with the
-approvals (`accesses` in `use.yaml`): accesses without a valid approval, for another purpose, or of other fields.
+lists the store again. It proves that each extract has a valid access, and each grant its approvals. An extract cannot
+be opened after the end of its access, even if this workflow does not run. `compare` compares the log of accesses with
+the approvals (`accesses` in `use.yaml`): accesses without a valid approval, for another purpose, or of other fields.
 
 **Schedule:** every hour. Several runs and repeated runs change nothing twice. **Inputs:** `use.yaml` of the policy
 pack; connections `use_db` (reads the roster), `extract_store`, `state_db`, `mail`, `evidence_store`.
