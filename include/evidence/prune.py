@@ -41,7 +41,7 @@ from include.holds import registry
 from include.holds.records import HoldGuard
 from include.messages import Message, _
 from include.services.clock import Clock
-from include.services.objectstore.base import ObjectLocked, ObjectStore
+from include.services.objectstore.base import ObjectLocked, ObjectMissing, ObjectStore
 from include.state.connect import StateLock, lock_for_transaction
 from include.state.tables import evidence_ledger, run_artifact, run_step
 
@@ -214,6 +214,10 @@ class Pruned:
     problem: Message | None = None
 
 
+def _changed(row: LedgerRow, problem: Message) -> Pruned:
+    return Pruned(kept_because=KeptBecause.CHANGED, next_bundle=row.bundle, problem=problem)
+
+
 @dataclass(frozen=True)
 class Pruning:
     """Deletes the files of bundles past their retention period from an evidence store.
@@ -310,14 +314,27 @@ class Pruning:
         files are locked. If the system clock were years ahead, every bundle would seem to be past
         its retention period. An invalid bundle is kept, because pruning would remove the traces of
         a change.
+
+        Return None as well if another process pruned the bundle during the check: its files are
+        then missing for a good reason, and `_remove` does nothing.
         """
         if self._is_clock_doubtful(conn):
             return Pruned(kept_because=KeptBecause.CLOCK, next_bundle=row.bundle)
         previous = link_before(conn, row)
         conn.commit()
-        if (problem := _problem_of(self.store, self.keys, row, previous)) is not None:
-            return Pruned(kept_because=KeptBecause.CHANGED, next_bundle=row.bundle, problem=problem)
-        return self._locked(row)
+        try:
+            problem = _problem_of(self.store, self.keys, row, previous)
+            reason = self._locked(row) if problem is None else _changed(row, problem)
+        except ObjectMissing:
+            if not self._is_pruned(conn, row):
+                raise
+            return None
+        return None if reason is None or self._is_pruned(conn, row) else reason
+
+    def _is_pruned(self, conn: Connection, row: LedgerRow) -> bool:
+        mark = newest_checkpoint(conn, self.keys)
+        conn.commit()
+        return mark is not None and mark.up_to_seq >= row.seq
 
     def _is_clock_doubtful(self, conn: Connection) -> bool:
         """Return whether the system clock may be years ahead.

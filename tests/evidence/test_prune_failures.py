@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from threading import Thread
 
@@ -16,7 +16,8 @@ from include.evidence.ledger_recovery import recover_ledger
 from include.evidence.prune import KEPT, KeptBecause, Pruned
 from include.evidence.signing import Signer, TrustedKeys, generate_key
 from include.services.errors import ServiceError
-from include.services.objectstore.directory import DirectoryStore
+from include.services.objectstore.base import StoredObject
+from include.services.objectstore.directory import DirectoryReader, DirectoryStore
 from include.services.objectstore.s3 import S3Store
 from include.state.connect import engine
 from include.state.tables import evidence_checkpoint, evidence_ledger
@@ -39,7 +40,7 @@ class DyingStore(DirectoryStore):
 
 @pytest.fixture
 def long_chain(chain: Evidence) -> Evidence:
-    """Return a chain of five bundles, of which the first is pruned."""
+    """Return a chain of five bundles. The first is pruned."""
     chain.prune(2)
     chain.seal(11)
     chain.seal(12)
@@ -77,6 +78,34 @@ class _Unused:
 
     def commit(self) -> None:
         """Do nothing."""
+
+
+class OvertakenStore(DirectoryStore):
+    """A store that calls a function, once, before a given call that reads files of bundles.
+
+    The checkpoint is not counted: it is read under a lock, for which a second call would wait.
+    """
+
+    calls = 0
+    overtake: Callable[[], object]
+
+    def count(self, key: str) -> None:
+        if key != STORED:
+            self.calls -= 1
+            if self.calls == 0:
+                self.overtake()
+
+    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+        self.count(prefix)
+        return super().list(prefix)
+
+    def stat(self, key: str, *, version_id: str = "") -> StoredObject:
+        self.count(key)
+        return super().stat(key, version_id=version_id)
+
+    def open_reader(self, key: str, *, version_id: str = "") -> DirectoryReader:
+        self.count(key)
+        return super().open_reader(key, version_id=version_id)
 
 
 class LosingStore(DirectoryStore):
@@ -141,6 +170,25 @@ def test_legal_hold_placed_after_killed_pruning_keeps_the_remaining_files(
     release(chain.conn, hold)
     assert len(chain.prune(4).bundles) == 1
     assert not (chain.root / second.bundle).exists()
+
+
+@pytest.mark.parametrize("calls", range(1, 25))
+def test_pruning_continues_if_another_process_prunes_the_bundle_during_a_check(
+    long_chain: Evidence, calls: int
+) -> None:
+    chain = long_chain
+    results: list[Pruned] = []
+    store = OvertakenStore(chain.root)
+    store.calls = calls
+    store.overtake = lambda: results.append(
+        replace(chain, engine=engine(chain.database), conn=_Unused()).prune(5)
+    )
+    results.append(chain.prune(5, store=store))
+    assert len(results) == 2
+    assert {result.kept_because for result in results} == {None}
+    removed = [bundle for result in results for bundle in result.bundles]
+    assert sorted(removed) == sorted(row.bundle for row in rows_of(chain)[1:4])
+    assert chain.verify().verified
 
 
 def test_concurrent_calls_prune_each_bundle_once(long_chain: Evidence) -> None:
