@@ -63,6 +63,13 @@ def connections(
             signing_key=layout.mounted("evidence.key"),
             trusted_keys=[layout.mounted("evidence.pub")],
         ),
+        # Only of the zone `default`, which delivers and ends accesses: zones.py.
+        "extract_store": _store(
+            layout.EXTRACTS,
+            layout.EXTRACTS,
+            secret,
+            password_key=secret("extract_password_key"),
+        ),
         "mail": _connection(
             "smtp",
             host=layout.MAIL,
@@ -89,7 +96,8 @@ def pages_connections(
 ) -> dict[str, Connection]:
     """Return the connections of the compliance pages.
 
-    These connections allow only reading and have no signing key.
+    These connections allow only reading, except that the login of ``pages_db`` records openings of
+    extracts. They have no signing key, and no key from which passwords of extracts are derived.
 
     Args:
         passwords: passwords by PostgreSQL role.
@@ -110,6 +118,8 @@ def pages_connections(
             secret,
             trusted_keys=[layout.mounted("manifest.pub")],
         ),
+        # The pages send the encrypted file; the password goes to the requester by mail only.
+        "extract_store": _store(layout.EXTRACTS, layout.EXTRACT_READER, secret),
     }
 
 

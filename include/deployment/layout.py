@@ -32,10 +32,18 @@ DATABASES: dict[str, dict[str, str]] = {
     CUSTOMERS: {COURIER: COURIER_OWNER},
 }
 
-BACKUPS, EVIDENCE = "backup", "evidence"  # users of the store, each owns one bucket
-READER = "reader"  # reads both, and changes nothing
+# users of the store, each owns one bucket
+BACKUPS, EVIDENCE, EXTRACTS = "backup", "evidence", "extract"
+READER = "reader"  # reads backups and evidence, and changes nothing
 WRITER = "writer"  # writes and reads backups, and deletes nothing
-BUCKETS = {BACKUPS: "parcelseal-backups", EVIDENCE: "parcelseal-evidence"}
+EXTRACT_READER = "extract_reader"  # reads extracts for the compliance pages, and changes nothing
+BUCKETS = {
+    BACKUPS: "parcelseal-backups",
+    EVIDENCE: "parcelseal-evidence",
+    EXTRACTS: "parcelseal-extracts",
+}
+LOCKABLE = (BACKUPS, EVIDENCE)  # with Object Lock; an expired extract must be deleted at once
+STORE_USERS = (*BUCKETS, READER, WRITER, EXTRACT_READER)
 REGION = "default"
 
 # Kept on the machine: operations opens backups on the worst day, drill every night. Escrow goes

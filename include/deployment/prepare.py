@@ -101,7 +101,10 @@ class Preparation:
             connection.commit()
 
     def buckets(self) -> None:
-        """Create the buckets with Object Lock; users other than their owners get limited rights.
+        """Create the buckets; users other than their owners get limited rights.
+
+        The buckets of backups and evidence have Object Lock. The bucket of extracts keeps versions,
+        and locks nothing, so that an expired extract can be deleted at any time.
 
         Raises:
             ServiceError: the object store refuses a request.
@@ -110,7 +113,10 @@ class Preparation:
         for user, bucket in layout.BUCKETS.items():
             client = self._client(user)
             try:
-                self._bucket(client, bucket)
+                if user in layout.LOCKABLE:
+                    self._lockable_bucket(client, bucket)
+                else:
+                    self._versioned_bucket(client, bucket)
                 client.put_bucket_policy(Bucket=bucket, Policy=bucket_policy(user, bucket))
             except ClientError as error:
                 raise ServiceError(
@@ -118,9 +124,8 @@ class Preparation:
                     "Read the store's log: docker compose logs store.",
                 ) from None
 
-    def _bucket(self, client: S3Client, bucket: str) -> None:
-        names = {existing["Name"] for existing in client.list_buckets()["Buckets"]}
-        if bucket not in names:
+    def _lockable_bucket(self, client: S3Client, bucket: str) -> None:
+        if not _owns_bucket(client, bucket):
             self.tell(f"creating the bucket {bucket} with Object Lock")
             client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
         try:
@@ -130,6 +135,13 @@ class Preparation:
                 f"The bucket {bucket} has no Object Lock.",
                 "Name another bucket in the connection, or delete this bucket if it is empty.",
             ) from None
+
+    def _versioned_bucket(self, client: S3Client, bucket: str) -> None:
+        if not _owns_bucket(client, bucket):
+            self.tell(f"creating the bucket {bucket}")
+            client.create_bucket(Bucket=bucket)
+        # Each time: an earlier call may have ended between the two requests.
+        client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
 
     def _client(self, user: str) -> S3Client:
         return make_s3_client(
@@ -171,6 +183,10 @@ class Preparation:
                 f"The secret {name} cannot be read: {error.strerror}.",
                 "Run `./parcelseal compose init`, then start the stack again.",
             ) from None
+
+
+def _owns_bucket(client: S3Client, bucket: str) -> bool:
+    return bucket in {existing["Name"] for existing in client.list_buckets()["Buckets"]}
 
 
 def grant_pages(state: DatabaseAddress) -> None:
@@ -215,7 +231,9 @@ def bucket_policy(owner: str, bucket: str) -> str:
         owner: login of the bucket's owner.
         bucket: name of the bucket.
     """
-    granted: list[tuple[str, tuple[str, ...]]] = [(layout.READER, READING)]
+    # Zones with the login of READER must not read extracts.
+    reader = layout.EXTRACT_READER if owner == layout.EXTRACTS else layout.READER
+    granted: list[tuple[str, tuple[str, ...]]] = [(reader, READING)]
     if owner == layout.BACKUPS:
         granted.append((layout.WRITER, READING + WRITING))
         # The owner of a bucket has no rights on objects that another user wrote.

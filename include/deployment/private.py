@@ -27,6 +27,7 @@ from include.deployment.zones import (
     connections_of,
     without_logins_of_replaced_stores,
     without_overrides,
+    without_replaced_stores,
 )
 from include.encryption.recipients import certificate_of, is_certificate_of_key, new_key
 from include.evidence.signing import Signer, generate_key
@@ -196,9 +197,10 @@ class PrivateFolder:
         for name in ("redis_password", "jwt_secret", "api_secret_key"):
             self._keep(name, _password)
         self._keep("fernet_key", lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)))
-        for user in (*layout.BUCKETS, layout.READER, layout.WRITER):
+        for user in layout.STORE_USERS:
             self._keep(f"store_{user}_access", lambda: secrets.token_hex(10).upper().encode())
             self._keep(f"store_{user}_secret", _password)
+        self._keep("extract_password_key", _password)
         erasure = {"current": "1", "keys": {"1": secrets.token_urlsafe(32)}}
         self._keep("erasure_keys", _json(erasure))
         roles = [role for host in layout.ROLES.values() for role in host]
@@ -277,7 +279,8 @@ class PrivateFolder:
         ours = connections(roles, self.text, sample=self.sample)
         there = self._json_object(CONNECTIONS)
         self._add_missing(CONNECTIONS, without_logins_of_replaced_stores(ours, there))
-        self._add_missing(PAGES_CONNECTIONS, pages_connections(roles, self.text))
+        pages = without_replaced_stores(pages_connections(roles, self.text), ours, there)
+        self._add_missing(PAGES_CONNECTIONS, pages)
         configured = json.loads(self.text(CONNECTIONS))
         self._derive(ALL_CONNECTIONS, without_overrides(configured))
         pack = self._pack()

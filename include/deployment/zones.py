@@ -247,6 +247,39 @@ def without_logins_of_replaced_stores(
     return {name: connection for name, connection in ours.items() if not is_replaced(name)}
 
 
+def without_replaced_stores(
+    pages: Mapping[str, Connection], ours: Mapping[str, Connection], configured: Mapping[str, Any]
+) -> dict[str, Connection]:
+    """Remove the connections of the compliance pages to stores that operators replaced.
+
+    The workers write to the store of the operators. The pages would search for its objects in the
+    stack's own store.
+
+    Args:
+        pages: connections of the compliance pages in a new stack.
+        ours: connections of the workers in a new stack.
+        configured: connections of the workers in this stack.
+
+    Returns:
+        `pages` without the connections that have another endpoint, bucket or prefix in `configured`
+        than in `ours`.
+
+    Raises:
+        UsageError: a connection cannot be read.
+    """
+    theirs = without_overrides(configured)
+
+    def is_replaced(name: str) -> bool:
+        return name in ours and name in theirs and _location(theirs[name]) != _location(ours[name])
+
+    return {name: connection for name, connection in pages.items() if not is_replaced(name)}
+
+
+def _location(connection: Connection) -> tuple[object, ...]:
+    extra = connection["extra_dejson"]
+    return _endpoint(connection), extra.get("bucket"), extra.get("prefix")
+
+
 def _endpoint(connection: Connection) -> object:
     return connection["extra_dejson"].get("endpoint_url")
 

@@ -79,7 +79,8 @@ def _extras() -> Iterator[tuple[str, ...]]:
     shared = {*STORE_EXTRAS, *SIGNING_EXTRAS}
     for title, extras in (
         ("every database", DATABASE_EXTRAS),
-        ("both stores", (*STORE_EXTRAS, *SIGNING_EXTRAS)),
+        ("every store", STORE_EXTRAS),
+        ("`offsite_store`, `evidence_store`", SIGNING_EXTRAS),
     ):
         yield from (_extra_row(title, extra) for extra in extras)
     for connection in CONNECTIONS:

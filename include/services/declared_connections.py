@@ -87,7 +87,10 @@ DATABASE_EXTRAS = (
 
 STORE_EXTRAS = (
     Extra(
-        "bucket", "For `aws`: S3 bucket, with versioning and Object Lock enabled", is_required=True
+        "bucket",
+        "For `aws`: S3 bucket with versioning. The buckets of `offsite_store` and "
+        "`evidence_store` also need Object Lock",
+        is_required=True,
     ),
     Extra("prefix", "Prefix that the keys of all objects of the store in the bucket have"),
     Extra("region_name", "AWS region"),
@@ -127,7 +130,7 @@ STORE_EXTRAS = (
         "database, which the data map states",
     ),
 )
-"""Extras of both stores."""
+"""Extras of every store."""
 
 SIGNING_EXTRAS = (
     Extra("signing_key_passphrase", "Passphrase that decrypts the file of `signing_key`"),
@@ -256,7 +259,7 @@ CONNECTIONS: tuple[DeclaredConnection, ...] = (
             Extra(
                 "password_key",
                 "Random text of at least 32 bytes. The passwords of extracts are derived from it, "
-                "so that they are never stored",
+                "so that they are never stored. The compliance pages do not need it",
                 is_required=True,
             ),
         ),

@@ -199,6 +199,7 @@ def main() -> None:
             "signed_evidence": signed_evidence(services),
             "offsite_store": rights_on_store(services, "offsite_store"),
             "evidence_store": rights_on_store(services, "evidence_store"),
+            "extract_store": rights_on_store(services, "extract_store"),
             "customers": rights_on_customers(services),
         }
     print(json.dumps(results))

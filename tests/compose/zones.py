@@ -25,11 +25,16 @@ PORTS = {
     "api-server": 8080,
 }
 ALWAYS = {"api-server", layout.REDIS, layout.POSTGRES, layout.STORE}
-OWNERS = {"offsite_store": "worker-retention", "evidence_store": "worker-sealing"}
+OWNERS = {
+    "offsite_store": "worker-retention",
+    "evidence_store": "worker-sealing",
+    "extract_store": "worker",
+}
 READ, WRITE, ALL = ["read"], ["read", "write"], ["read", "write", "hide", "delete"]
 # All other zones may only read.
 OFFSITE = {Queue.BACKUP: WRITE, Queue.RETENTION: ALL, Queue.SEALING: []}
 EVIDENCE = {Queue.DEFAULT: ALL, Queue.SEALING: ALL}  # all other zones may only read
+EXTRACTS = {Queue.DEFAULT: ALL}  # no other zone has a login
 # Remove all objects of earlier attacks, and write objects without a lock.
 TARGET = """
 import os, sys
@@ -84,6 +89,7 @@ def expected(zone: Zone) -> dict[str, Any]:
         "signed_evidence": ["evidence.key"] if zone.queue is Queue.SEALING else [],
         "offsite_store": OFFSITE.get(zone.queue, READ),
         "evidence_store": EVIDENCE.get(zone.queue, READ),
+        "extract_store": EXTRACTS.get(zone.queue, []),
         "customers": customers.get(zone.queue, reads),
     }
 
@@ -117,7 +123,7 @@ def addresses(stack: Stack) -> dict[str, tuple[str, int]]:
 
 @contextmanager
 def objects_to_attack(stack: Stack) -> Iterator[None]:
-    """Create an object for each trust zone in both stores, without a retention lock.
+    """Create an object for each trust zone in all stores, without a retention lock.
 
     Without a lock, only the rights of a login decide whether an attack succeeds.
     """

@@ -16,13 +16,16 @@ import yaml
 from psycopg import sql
 
 from include.deployment import layout
-from include.deployment.prepare import Preparation
+from include.deployment.prepare import Preparation, grant_pages
 from include.local.postgres import EmbeddedPostgres
 from include.registry import load_pack
 from include.schema.drift import find_drift
 from include.schema.live import read_schema
 from include.service_container import ROOT
+from include.services.database import DatabaseAddress
 from include.services.objectstore.s3 import S3Store, make_s3_client
+from include.state.connect import engine
+from include.state.migrate import migrate
 from tests.support.s3 import start_moto
 
 OURS = ("airflow", "celery_results", "parcelseal_state")
@@ -110,7 +113,43 @@ def test_backup_reader_reads_all_tables_and_cannot_write(
             connection.execute("DELETE FROM later")
 
 
-def test_buckets_are_created_with_object_lock_and_a_second_call_raises_no_error(deployed: Path):
+def test_pages_role_may_read_requests_and_insert_openings_and_has_no_other_right_on_use(
+    postgres: EmbeddedPostgres, prepared: tuple[Preparation, dict[str, str]]
+):
+    """The page *Use of information* reads no uploaded keys, data subjects and violations.
+
+    The role that backs up the state database reads all of these tables.
+    """
+    _, passwords = prepared
+    login = {"host": str(postgres.socket_folder), "dbname": layout.STATE, "user": layout.STATE}
+    state = DatabaseAddress.from_parameters(login, passwords[layout.STATE])
+    migrate(engine(state.conninfo()))
+    grant_pages(state)
+    rights = """
+SELECT c.relname, array_agg(right_name ORDER BY right_name)
+FROM pg_class c, unnest('{DELETE,INSERT,SELECT,TRUNCATE,UPDATE}'::text[]) right_name
+WHERE c.relkind = 'r' AND c.relname ~ '^(use|access)_'
+    AND has_table_privilege(%s, c.oid, right_name)
+GROUP BY c.relname
+"""
+    with psycopg.connect(state.conninfo()) as connection:
+        by_role = {
+            role: dict(connection.execute(rights, [role]).fetchall())
+            for role in (layout.PAGES, layout.BACKUP_READER)
+        }
+    assert by_role[layout.PAGES] == {
+        "use_request": ["SELECT"],
+        "use_request_run": ["SELECT"],
+        "use_grant": ["SELECT"],
+        "use_opening": ["INSERT", "SELECT"],
+    }
+    others = {"use_attempt", "use_request_key", "use_subject", "access_violation"}
+    assert by_role[layout.BACKUP_READER].keys() > by_role[layout.PAGES].keys() | others
+
+
+def test_buckets_for_backups_and_evidence_have_object_lock_and_a_second_call_raises_no_error(
+    deployed: Path,
+):
     """The preflight of a backup accepts the buckets."""
     server = start_moto()
     try:
@@ -119,8 +158,8 @@ def test_buckets_are_created_with_object_lock_and_a_second_call_raises_no_error(
         work.buckets()
         work.buckets()
         client = make_s3_client(server.endpoint, "us-east-1", "any", "any")
-        for bucket in layout.BUCKETS.values():
-            assert list(S3Store(client, bucket).preflight()) == []
+        for user in layout.LOCKABLE:
+            assert list(S3Store(client, layout.BUCKETS[user]).preflight()) == []
         policy = json.loads(client.get_bucket_policy(Bucket=layout.BUCKETS["evidence"])["Policy"])
         (statement,) = policy["Statement"]
         assert not any("Put" in action or "Delete" in action for action in statement["Action"])

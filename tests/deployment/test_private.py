@@ -102,6 +102,61 @@ def test_compose_init_adds_missing_files_and_connections_and_keeps_existing_conn
     assert existing_name["mail"]["host"] == layout.MAIL
 
 
+def test_compose_init_adds_the_extract_store_to_an_existing_deployment_and_keeps_its_secrets(
+    copy: Path,
+):
+    """An earlier version wrote a deployment without the extract store."""
+    private = copy / "deploy" / "private"
+    before = hashes_of(private)
+    names = ("connections.json", "connections_pages.json")
+    complete = {name: json.loads((private / name).read_text()) for name in names}
+    for name, connections in complete.items():
+        rest = {key: each for key, each in connections.items() if key != "extract_store"}
+        (private / name).write_text(json.dumps(rest))
+    removed = [*private.glob("store_extract*"), private / "extract_password_key"]
+    assert len(removed) == 5
+    for path in removed:
+        path.unlink()
+    assert init(copy).exit_code == 0
+    key = (private / "extract_password_key").read_text()
+    for name, user in zip(names, (layout.EXTRACTS, layout.EXTRACT_READER), strict=True):
+        added = json.loads((private / name).read_text())
+        store = added.pop("extract_store")
+        assert store["login"] == (private / f"store_{user}_access").read_text()
+        assert store["extra_dejson"].get("password_key") == (
+            key if name == "connections.json" else None
+        )
+        assert added == {k: v for k, v in complete[name].items() if k != "extract_store"}
+    zone = json.loads((private / "connections_default.json").read_text())
+    assert zone["extract_store"]["extra_dejson"]["password_key"] == key
+    after = hashes_of(private)
+    new = {path.name for path in removed}
+    derived = {ALL_CONNECTIONS, "connections_default.json"}
+    assert {name for name in before if before[name] != after[name]} == {*names, *derived, *new}
+
+
+@pytest.mark.parametrize(
+    "replaced",
+    [
+        {"conn_type": "fs", "extra": {"path": "/srv/extracts", "password_key": "x" * 32}},
+        {"conn_type": "aws", "extra": {"bucket": "extracts", "password_key": "x" * 32}},
+    ],
+)
+def test_compose_init_adds_no_extract_store_for_the_pages_if_operators_use_another_store(
+    copy: Path, replaced: dict[str, object]
+):
+    """The pages would search for the extracts in the stack's own store."""
+    private = copy / "deploy" / "private"
+    for name, store in (("connections.json", replaced), ("connections_pages.json", None)):
+        connections = json.loads((private / name).read_text())
+        del connections["extract_store"]
+        kept = {**connections, **({"extract_store": store} if store else {})}
+        (private / name).write_text(json.dumps(kept))
+    assert init(copy).exit_code == 0
+    assert "extract_store" not in json.loads((private / "connections_pages.json").read_text())
+    assert json.loads((private / "connections.json").read_text())["extract_store"] == replaced
+
+
 def test_compose_init_adds_no_trust_zone_logins_to_an_offsite_store_with_a_changed_endpoint(
     copy: Path,
 ) -> None:
@@ -282,12 +337,18 @@ def test_connections_of_compliance_pages_have_no_signing_key_and_no_login_that_c
     pages = json.loads((private / "connections_pages.json").read_text())
     whole = json.loads((private / "connections.json").read_text())
     # As in docs/explanation/compliance-pages.md.
-    assert set(pages) == {"pages_db", "evidence_store", "offsite_store"}
+    assert set(pages) == {"pages_db", "evidence_store", "offsite_store", "extract_store"}
     assert "signing_key" not in json.dumps(pages)
+    assert "password_key" not in json.dumps(pages)
     writing = {override["login"] for override in without_overrides(whole).values()}
-    for store in ("evidence_store", "offsite_store"):
+    for store, user in (
+        ("evidence_store", layout.READER),
+        ("offsite_store", layout.READER),
+        ("extract_store", layout.EXTRACT_READER),
+    ):
         assert pages[store]["login"] not in writing | {whole["offsite_store@backup"]["login"]}
-        assert pages[store]["login"] == (private / f"store_{layout.READER}_access").read_text()
+        assert pages[store]["login"] == (private / f"store_{user}_access").read_text()
+        assert pages[store]["extra_dejson"]["bucket"] == whole[store]["extra_dejson"]["bucket"]
     assert pages["pages_db"]["login"] == layout.PAGES
 
 

@@ -19,6 +19,7 @@ from include.deployment import layout
 from include.deployment.prepare import bucket_policy
 from include.deployment.private import ALL_CONNECTIONS
 from include.deployment.zones import ZONES, Zone, connections_of, logins_of
+from include.disclosure.extracts.passwords import MINIMUM_KEY
 from include.policy import PolicyPack
 from include.policy.loader import SHIPPED
 from include.registry import load_pack
@@ -138,27 +139,28 @@ def test_trust_zone_has_only_the_logins_that_its_workflows_need(private: Path) -
         Queue.SEALING: services | {"mail", "incident_db"},
         Queue.DEFAULT: services
         | databases
-        | {"offsite_store", "mail"}
+        | {"offsite_store", "extract_store", "mail"}
         | (declared - {"retention_db"}),
     }
     assert set().union(*map(logins_of, ZONES.values())) == declared
 
 
 def test_trust_zones_use_store_logins_with_only_the_rights_that_they_need(private: Path) -> None:
-    """The backup zone can write backups but not delete them. Only two zones can write evidence."""
-    user = {
-        (private / f"store_{name}_access").read_text(): name
-        for name in (layout.BACKUPS, layout.EVIDENCE, layout.READER, layout.WRITER)
-    }
+    """The backup zone can write backups but not delete them. Only two zones can write evidence.
+
+    Only one zone has a login to the bucket of extracts.
+    """
+    user = {(private / f"store_{name}_access").read_text(): name for name in layout.STORE_USERS}
     actual = {
         (queue, name): user[connections(private, zone)[name]["login"]]
         for queue, zone in ZONES.items()
-        for name in ("offsite_store", "evidence_store")
+        for name in ("offsite_store", "evidence_store", "extract_store")
         if name in connections(private, zone)
     }
     assert actual == {
         (Queue.DEFAULT, "offsite_store"): layout.READER,
         (Queue.DEFAULT, "evidence_store"): layout.EVIDENCE,
+        (Queue.DEFAULT, "extract_store"): layout.EXTRACTS,
         (Queue.BACKUP, "offsite_store"): layout.WRITER,
         (Queue.BACKUP, "evidence_store"): layout.READER,
         (Queue.DRILL, "offsite_store"): layout.READER,
@@ -169,6 +171,20 @@ def test_trust_zones_use_store_logins_with_only_the_rights_that_they_need(privat
     }
     mail = connections(private, ZONES[Queue.SEALING])["mail"]
     assert (mail["login"], mail["password"]) == ("", "")
+
+
+def test_password_key_of_extracts_is_only_in_the_trust_zone_that_delivers_them(
+    private: Path,
+) -> None:
+    """A zone that has the key and the state database can derive the password of each extract."""
+    key = (private / "extract_password_key").read_text()
+    holders = {
+        queue for queue, zone in ZONES.items() if key in json.dumps(connections(private, zone))
+    }
+    queues = {each.queue for each in registry.workflows() if each.topic == "use"}
+    assert holders == queues == {Queue.DEFAULT}
+    assert key not in (private / "connections_pages.json").read_text()
+    assert len(key.encode()) >= MINIMUM_KEY
 
 
 def test_connections_added_by_operators_are_available_only_in_trust_zones_that_use_them() -> None:
@@ -331,9 +347,14 @@ def test_store_users_that_do_not_own_the_bucket_cannot_delete_objects() -> None:
         }
         if owner == layout.BACKUPS:  # it prunes what the writer wrote
             assert actions.pop(layout.BACKUPS) == ["s3:*"]
-        assert set(actions) == {layout.READER, layout.WRITER} - (
-            set() if owner == layout.BACKUPS else {layout.WRITER}
-        )
+        assert (
+            set(actions)
+            == {
+                layout.BACKUPS: {layout.READER, layout.WRITER},
+                layout.EVIDENCE: {layout.READER},
+                layout.EXTRACTS: {layout.EXTRACT_READER},
+            }[owner]
+        )  # zones without extracts have the login of the reader
         granted = {action for each in actions.values() for action in each}
         assert not {
             action
