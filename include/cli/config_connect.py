@@ -11,6 +11,7 @@ import psycopg
 from psycopg.sql import Identifier
 
 from include.backup.snapshot import missing_tables
+from include.disclosure.extract_store import STORE as EXTRACT_STORE
 from include.erasure.resolve import is_same_database, server_of
 from include.expectations.fit import expectation_problems
 from include.policy.datamap import MappedDatabase
@@ -280,6 +281,25 @@ def stores(services: Services) -> Iterator[Problem]:
             yield _from_error(conn_id, error)
 
 
+def extracts(services: Services) -> Iterator[Problem]:
+    """Check that extracts can be stored and deleted at any time, if their store is configured."""
+    if services.lookup(EXTRACT_STORE) is None:
+        return
+    try:
+        store = services.store(EXTRACT_STORE)
+        for problem in store.preflight():
+            if problem.code not in _BY_NATURE:
+                yield Problem(connection=EXTRACT_STORE, message=problem.detail)
+        if store.locks_new_objects():
+            yield Problem(
+                connection=EXTRACT_STORE,
+                message="locks new objects, so an expired extract could not be deleted.",
+                action="Use a bucket without a default retention of Object Lock.",
+            )
+    except ParcelSealError as error:
+        yield _from_error(EXTRACT_STORE, error)
+
+
 _BY_NATURE = {"no_versioning", "no_object_lock", "same_device"}  # of every directory store
 
 
@@ -314,6 +334,7 @@ CHECKS: tuple[Check, ...] = (
     intake_logins,
     own_databases,
     stores,
+    extracts,
     mail,
 )
 """The checks of `config check --connect`, one function for each kind of connection."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from include.cli.config_connect import extracts
 from include.deployment import layout
 from include.deployment.prepare import Preparation
 from include.disclosure.delivery import DELIVER
@@ -21,7 +23,7 @@ from include.services.stores import open_store
 from tests.disclosure.conftest import company, shared_company
 from tests.disclosure.test_delivery import approved, grant_of
 from tests.disclosure.use_fixtures import UseCompany
-from tests.support.s3 import REGION, MotoServer, start_moto
+from tests.support.s3 import REGION, MotoServer, new_bucket, start_moto
 
 __all__ = ["company", "shared_company"]  # fixtures
 
@@ -92,3 +94,25 @@ def test_connection_of_the_pages_has_no_key_for_passwords_of_extracts(
         password_key(company.context())
     company.extract_spec = connection(deployed, "connections_default.json", server.endpoint)
     assert password_key(company.context())
+
+
+def test_config_check_accepts_the_extract_store_of_the_stack(
+    company: UseCompany, deployed: Path, server: MotoServer
+) -> None:
+    """Without a connection, nothing is checked, because the use of information is optional."""
+    company.extract_spec = connection(deployed, "connections_default.json", server.endpoint)
+    assert list(extracts(company.services)) == []
+    company.extract_spec = None
+    assert list(extracts(company.services)) == []
+
+
+def test_config_check_reports_an_extract_store_that_locks_new_objects(
+    company: UseCompany, deployed: Path, server: MotoServer
+) -> None:
+    client = make_s3_client(server.endpoint, REGION, "any", "any")
+    spec = connection(deployed, "connections_default.json", server.endpoint)
+    bucket = new_bucket(client, default_lock_days=1)
+    company.extract_spec = replace(spec, extra={**spec.extra, "bucket": bucket})
+    (problem,) = extracts(company.services)
+    assert problem.connection == STORE
+    assert "locks new objects" in problem.message
