@@ -16,7 +16,8 @@ pack; connections `use_db` (reads the roster), `extract_store`, `state_db`, `mai
 (English, Chinese) to `evidence_store`.
 
 **Red means** that an extract is still in the store although its access has ended, that an extract has no valid
-approval, or that the log has accesses that no valid approval covers. The run stays red while such accesses are open.
+approval, or that the log has accesses that no valid approval covers. Accesses that an earlier run reported do not make
+the run red again: they need attention, and their control stays failed until they are closed.
 **Action:** read the report in the bundle that the task `gate` names. If the store was unavailable, the task
 is retried, and the next run deletes the rest. If a version is locked, remove the lock and the default retention of the
 bucket. An extract without an approval is an incident: start the workflow *Incident response*. A downloaded file cannot

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from include.disclosure.accesses.report import access_facts, access_sections, stored_files
+from include.disclosure.accesses.report import (
+    access_facts,
+    access_sections,
+    known_failures,
+    stored_files,
+)
 from include.disclosure.accesses.step import COMPARE
 from include.disclosure.expiry import EXPIRE, PROVE, AbsenceProof, Expiry
 from include.disclosure.grants import EndReason
@@ -43,6 +48,7 @@ def conclude(run: RunContext[UseRules], records: RunRecords) -> Conclusion:
         facts=[*_facts(expiry, proof), *access_facts(comparison)],
         sections=[*_sections(expiry), *access_sections(comparison)],
         stored=stored_files(run, comparison),
+        known_failures=known_failures(comparison),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from functools import partial
 from types import MappingProxyType
@@ -23,7 +23,8 @@ class Outcome(StrEnum):
     """The outcome of a run, a step or a control.
 
     ``pass``: the control passed. ``attention``: the control passed, and a person has to examine a
-    finding. ``fail``: the control failed, or evidence is missing.
+    finding. ``fail``: the control failed, or evidence is missing. A run is also ``attention`` if
+    its control failed only because of what the bundle of an earlier run reported as ``fail``.
     """
 
     PASS = "pass"  # noqa: S105 - not a password
@@ -431,7 +432,11 @@ def judge(
     return judged
 
 
-def unexplained(controls: Sequence[ControlStatus], outcome: Outcome) -> list[Finding]:
+def unexplained(
+    controls: Sequence[ControlStatus],
+    outcome: Outcome,
+    known_failures: Collection[str] = (),
+) -> list[Finding]:
     """Return findings for controls that did worse than the outcome of the run suggests.
 
     A control can fail in a run that did not fail, if the target in the policy pack is stricter than
@@ -441,10 +446,15 @@ def unexplained(controls: Sequence[ControlStatus], outcome: Outcome) -> list[Fin
     Args:
         controls: states of the controls after the run.
         outcome: outcome of the run without these findings.
+        known_failures: indicators whose missed targets an earlier run reported. The findings of
+            this run explain their controls.
     """
     findings = []
     for control in controls:
-        if control.state is ControlState.FAILED and outcome is not Outcome.FAIL:
+        is_explained = outcome is Outcome.FAIL or (
+            outcome is Outcome.ATTENTION and control.indicator in known_failures
+        )
+        if control.state is ControlState.FAILED and not is_explained:
             findings.append(
                 failure_finding(
                     code="control.not_held",

@@ -65,7 +65,7 @@ def seal_bundle(
     registers, lost = reader.state_to_seal(services.clock)
     findings = [
         *conclusion.findings,
-        *unexplained(controls, conclusion.outcome),
+        *unexplained(controls, conclusion.outcome, conclusion.known_failures),
         *(finding.model_copy(update={"step": REGISTERS_STEP}) for finding in lost),
     ]
     outcome = Outcome.worst([conclusion.outcome, *(finding.severity for finding in findings)])

@@ -31,6 +31,8 @@ class Conclusion:
             sealed, by file name.
         could_not_run: whether the run did nothing, because it was refused, its inputs were wrong,
             or the policy pack lacks the rules. Such a run is not evidence for any control.
+        known_failures: indicators that miss their targets only because of what the bundle of an
+            earlier run reported. Their controls fail, but the run does not fail again.
     """
 
     title: Message
@@ -44,6 +46,7 @@ class Conclusion:
     files: dict[str, bytes] = field(default_factory=dict)
     stored: dict[str, str] = field(default_factory=dict)
     could_not_run: bool = False
+    known_failures: frozenset[str] = frozenset()
 
 
 def refused(title: Message, records: Sequence[StepRecord]) -> Conclusion:

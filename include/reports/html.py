@@ -218,6 +218,8 @@ def headline(outcome: Outcome, states: Collection[ControlState]) -> Message:
         if ControlState.NO_EVIDENCE in states:
             return _("There is no evidence that the control passed")
         return _("The indicators are within their targets, but the run failed: see the findings")
+    if ControlState.FAILED in states:
+        return _("At least one control still fails, as an earlier run reported")
     if ControlState.NO_EVIDENCE in states:
         return _("No control failed, but some controls have no evidence")
     if outcome is Outcome.ATTENTION:

@@ -158,6 +158,7 @@ class RunRecords:
         approvals: Sequence[Approval] = (),
         files: Mapping[str, bytes] | None = None,
         stored: Mapping[str, str] | None = None,
+        known_failures: frozenset[str] = frozenset(),
         lists_messages: bool = True,
     ) -> Conclusion:
         """Return the conclusion of the run from its step records.
@@ -174,6 +175,8 @@ class RunRecords:
             files: additional files for the bundle: name -> content.
             stored: file name -> SHA-256, for files that the run has already written into the folder
                 of its bundle.
+            known_failures: indicators whose missed targets an earlier run reported; see
+                `Conclusion`.
             lists_messages: whether the report gets a section "Messages" if the run sent messages.
         """
         send_record = self.find(STEP_SEND) if lists_messages else None
@@ -191,4 +194,5 @@ class RunRecords:
             approvals=list(approvals),
             files=dict(files or {}),
             stored=dict(stored or {}),
+            known_failures=known_failures,
         )

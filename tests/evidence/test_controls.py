@@ -55,6 +55,24 @@ def test_control_state_names_the_title_of_the_owner_if_the_pack_has_the_role() -
 
 
 @pytest.mark.parametrize(
+    ("outcome", "codes"),
+    [
+        (Outcome.PASS, ["control.not_held"]),  # no finding of the run explains the control
+        (Outcome.ATTENTION, []),
+        (Outcome.FAIL, []),
+    ],
+)
+def test_known_failure_of_a_control_is_explained_by_a_finding_of_the_run(
+    outcome: Outcome, codes: list[str]
+) -> None:
+    judged = judge([control()], [figure(1)])
+    assert judged[0].state is ControlState.FAILED
+    findings = unexplained(judged, outcome, {"missing"})
+    assert [finding.code for finding in findings] == codes
+    assert unexplained(judged, outcome, {"other"}) == unexplained(judged, outcome)
+
+
+@pytest.mark.parametrize(
     ("value", "outcome", "codes"),
     [
         (0, Outcome.PASS, []),

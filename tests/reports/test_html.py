@@ -340,6 +340,14 @@ def test_report_does_not_say_passed_if_a_control_has_no_evidence(locale: str):
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
+def test_headline_never_says_passed_if_a_control_failed(outcome: Outcome):
+    """A run needs attention only if an earlier run reported the failure of its control."""
+    states = {ControlState.FAILED, ControlState.PASSED}
+    words = Translator("en").text(headline(outcome, states))
+    assert "passed" not in words
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
 def test_headline_of_a_run_without_controls_mentions_no_passed_control(outcome: Outcome):
     """Such a run is the seal of a commitment: it proves no control."""
     words = Translator("en").text(headline(outcome, set()))

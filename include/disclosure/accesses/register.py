@@ -16,7 +16,7 @@ from typing import Any, cast
 import psycopg
 from psycopg.sql import SQL, Composable, Literal
 from pydantic import BaseModel
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, literal, select
 from sqlalchemy.dialects.postgresql import insert
 
 from include.disclosure.accesses.compare import STAGED_COLUMNS, CopyBlock, PeerGroup
@@ -25,6 +25,7 @@ from include.disclosure.accesses.tables import access_comparison, access_violati
 from include.frozen import FrozenModel
 from include.notify.outbox import Run
 from include.services.errors import UsageError
+from include.state.tables import MOMENT
 
 MOST_REGISTERED = 1_000_000  # violations of one comparison
 DISAPPEARED_DAYS = timedelta(days=30)  # for which closed violations are reported
@@ -163,12 +164,16 @@ class KindCount(BaseModel):
         kind: kind of the violations.
         open: number of open violations.
         new: number of open violations that this run found first, or found again.
+        reported: number of open violations that the bundle of an earlier run reported.
+        reported_since: when the oldest of these was opened; None if there are none.
         possible_violation: whether a case may be opened for each of these accesses.
     """
 
     kind: ViolationKind
     open: int
     new: int
+    reported: int = 0
+    reported_since: datetime | None = None
     possible_violation: bool = True
 
 
@@ -321,20 +326,37 @@ def psycopg_connection(conn: Connection) -> psycopg.Connection[Any]:
     return cast("psycopg.Connection[Any]", conn.connection.driver_connection)
 
 
-def count_kinds(conn: Connection, database: str, run: Run) -> list[KindCount]:
-    """Return the numbers of open violations of each kind, also of kinds without a violation."""
+def count_kinds(
+    conn: Connection, database: str, run: Run, reported_until: datetime | None
+) -> list[KindCount]:
+    """Return the numbers of open violations of each kind, also of kinds without a violation.
+
+    Args:
+        conn: connection to the state database.
+        database: name of the compared database.
+        run: run that compares.
+        reported_until: time of the newest comparison that a bundle of an earlier run reports. It
+            reports all violations that were opened until then. None if there is none.
+    """
     table = access_violation.c
     is_new = (table.opened_dag_id == run.dag_id) & (table.opened_run_id == run.run_id)
+    is_reported = ~is_new & (table.opened_at <= literal(reported_until, MOMENT))
     rows = conn.execute(
-        select(table.kind, func.count(), func.count().filter(is_new))
+        select(
+            table.kind,
+            func.count(),
+            func.count().filter(is_new),
+            func.count().filter(is_reported),
+            func.min(table.opened_at).filter(is_reported),
+        )
         .where(table.database == database, table.state == "open")
         .group_by(table.kind)
     )
-    counts = {kind: (opened, new) for kind, opened, new in rows}
+    counts = {kind: figures for kind, *figures in rows}
     return [
-        KindCount(kind=kind, open=opened, new=new)
+        KindCount(kind=kind, open=opened, new=new, reported=reported, reported_since=since)
         for kind in ViolationKind
-        for opened, new in [counts.get(kind, (0, 0))]
+        for opened, new, reported, since in [counts.get(kind, (0, 0, 0, None))]
     ]
 
 

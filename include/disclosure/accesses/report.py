@@ -11,7 +11,12 @@ from typing import Any
 
 from include.disclosure.accesses.compare import PeerGroup
 from include.disclosure.accesses.register import ClosingReason, DepartmentCount, KindCount
-from include.disclosure.accesses.rules import ViolationKind
+from include.disclosure.accesses.rules import (
+    NOT_LIVE,
+    OUTSIDE_PURPOSE,
+    WITHOUT_APPROVAL,
+    ViolationKind,
+)
 from include.disclosure.accesses.step import AccessComparison
 from include.messages import Message, _
 from include.reports.model import (
@@ -68,6 +73,22 @@ def access_facts(comparison: AccessComparison | None) -> list[Fact]:
         ),
         Fact(label=_("Approvals that were never used"), value=result.never_used, note=note),
     ]
+
+
+def known_failures(comparison: AccessComparison | None) -> frozenset[str]:
+    """Return the indicators that miss their targets only because of violations of earlier reports.
+
+    Args:
+        comparison: result of the step; None if the step left no result.
+    """
+    if comparison is None or not comparison.kinds:
+        return frozenset()
+    unreported = {count.kind for count in comparison.kinds if count.reported < count.open}
+    causes = {
+        WITHOUT_APPROVAL: set(NOT_LIVE),
+        OUTSIDE_PURPOSE: {ViolationKind.OUTSIDE_PURPOSE},
+    }
+    return frozenset(name for name, kinds in causes.items() if not kinds & unreported)
 
 
 def access_sections(comparison: AccessComparison | None) -> list[Section]:

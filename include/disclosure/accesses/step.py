@@ -8,6 +8,10 @@ are written to the log late. The first run compares the whole log, and so does a
 - The newest compared access is no longer in the log.
 - The clock was set back.
 - The task is repeated after it compared the whole log.
+
+A violation that no sealed bundle reported yet is an error. If earlier runs reported all violations
+of a kind, their finding needs attention only, so that a failed run shows a new violation. It keeps
+its code and subject, so it stays the same entry in the register of findings.
 """
 
 from __future__ import annotations
@@ -55,6 +59,7 @@ from include.evidence.step_findings import StepFindings, StepResult, keep_artifa
 from include.messages import Message, _
 from include.policy.period import add_period, subtract_period
 from include.state.locks import hold_exclusive_lock
+from include.workflow.earlier_results import earlier_results
 from include.workflow.run_context import RunContext
 from include.workflow.step import Step
 
@@ -177,6 +182,7 @@ class _Comparison:
         self.rules = rules
         self.now = run.clock.now()  # before the snapshot: later accesses are read by the next run
         self.definition = _definition(rules)
+        self.reported_until: datetime | None = None
         self.first = (
             datetime.combine(rules.compare_from, time(), run.zone) if rules.compare_from else None
         )
@@ -185,6 +191,7 @@ class _Comparison:
         """Compare the log in one snapshot, and store the result in one transaction."""
         address = self.run.reader(self.rules.database)
         database = self.run.database(self.rules.database)
+        self.reported_until = self._last_report()
         with (
             open_source(address, database, self.rules) as source,
             self.run.state.begin() as conn,
@@ -195,6 +202,13 @@ class _Comparison:
             if counts is not None and last is not None and _has_lost_newest(counts, last):
                 period, counts = ComparedPeriod(self.first, is_full=True), None
             return self._compare_period(source, conn, last, period, counts)
+
+    def _last_report(self) -> datetime | None:
+        """Return the time of the newest comparison of the database that a sealed bundle reports."""
+        for earlier in earlier_results(self.run, COMPARE):
+            if earlier.database == self.rules.database and earlier.kinds:
+                return earlier.compared_at
+        return None
 
     def _period(self, last: LastComparison | None) -> ComparedPeriod:
         if last is None or last.compared_until is None or self._requires_full(last):
@@ -277,7 +291,7 @@ class _Comparison:
         usage: ApprovalUsage | None,
     ) -> AccessComparison:
         database, figures = self.rules.database, comparison.figures
-        kinds = register.count_kinds(conn, database, self.run.run)
+        kinds = register.count_kinds(conn, database, self.run.run, self.reported_until)
         listed = sum(kind.open if period.is_full else kind.new for kind in kinds)
         if listed:
             self._store_file(conn, listed, period)
@@ -374,8 +388,8 @@ def _report(findings: StepFindings, comparison: AccessComparison) -> None:
             code, message, action, clause = _FINDINGS[count.kind]
             findings.find(
                 code,
-                Outcome.FAIL,
-                message.model_copy(update={"values": {"count": count.open}}),
+                Outcome.ATTENTION if count.reported == count.open else Outcome.FAIL,
+                _describe(count, message.model_copy(update={"values": {"count": count.open}})),
                 action,
                 clause=clause,
                 for_engineers=_KEYS,
@@ -383,6 +397,31 @@ def _report(findings: StepFindings, comparison: AccessComparison) -> None:
     _report_log(findings, comparison)
     _report_approvals(findings, comparison)
     _report_closed(findings, comparison)
+
+
+def _describe(count: KindCount, violations: Message) -> Message:
+    """Return the text of a finding, which tells new violations from known ones.
+
+    Args:
+        count: open violations of a kind.
+        violations: sentence about all open violations of the kind.
+    """
+    if not count.reported:
+        return violations
+    if count.reported == count.open:
+        return _(
+            "{violations} Earlier runs reported all of them, and the oldest is open since {since}.",
+            violations=violations,
+            since=count.reported_since,
+        )
+    return _(
+        "{violations} Not reported before: {new}. Reported by earlier runs: {reported}, the oldest "
+        "of them open since {since}.",
+        violations=violations,
+        new=count.open - count.reported,
+        reported=count.reported,
+        since=count.reported_since,
+    )
 
 
 _KEYS = _(

@@ -19,6 +19,7 @@ from include.evidence.model import StepRecord
 from include.local.postgres import EmbeddedPostgres
 from include.notify.outbox import Run
 from include.policy.section import RuleSection, SectionRules
+from include.service_container import Services
 from include.services.clock import FixedClock
 from include.workflow.run_context import RunContext
 from tests.support.contexts import pack_of, services_of, step_record
@@ -78,9 +79,13 @@ class AccessCompany:
     runs: int = 0
     parameters: dict[str, Any] = field(default_factory=dict)
 
-    def context(self, run_id: str) -> RunContext[RulesWithAccesses]:
-        pack = pack_of({"firm": "firm_db"}, {})
-        services = services_of(pack, {"firm": self.source}, self.state, FixedClock(self.now))
+    def context(
+        self, run_id: str, services: Services | None = None
+    ) -> RunContext[RulesWithAccesses]:
+        """Return the context of a run, by default with a policy pack without controls."""
+        if services is None:
+            pack = pack_of({"firm": "firm_db"}, {})
+            services = services_of(pack, {"firm": self.source}, self.state, FixedClock(self.now))
         rules = RulesWithAccesses(accesses=self.rules)
         return RunContext(services, rules, Run(DAG, run_id), parameters=self.parameters)
 
