@@ -1,8 +1,8 @@
 """Measure one extract of `benchmarks.disclosure` in a separate process.
 
 ``python -m benchmarks._disclosure_once FILE`` reads parameters as JSON from FILE and writes the
-result into FILE. The parts are an extract of ParcelSeal, and a workbook that is made with openpyxl
-and msoffcrypto alone.
+result into FILE. The parts are an extract of ParcelSeal, a workbook that is made with openpyxl and
+msoffcrypto alone, and a run of `expire_grants`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import psycopg
 from psycopg.sql import SQL
 
 from benchmarks import _disclosure_data as data
+from benchmarks._disclosure_expiry import expire
 from include.disclosure.extracts.extract import (
     ExtractColumn,
     ExtractForm,
@@ -86,7 +87,7 @@ def plain_workbook(parameters: dict[str, Any]) -> dict[str, Any]:
     return {"seconds": time.monotonic() - begun, "rows": rows, "size": size}
 
 
-PARTS = {"ours": ours, "plain_workbook": plain_workbook}
+PARTS = {"ours": ours, "plain_workbook": plain_workbook, "expire": expire}
 
 
 def main() -> None:

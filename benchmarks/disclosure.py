@@ -4,6 +4,9 @@
 PostgreSQL, and a separate process for each extract. It exits with 1 if a target is missed. The
 times do not include the start of Python, because Airflow forks tasks from a process that has
 already imported the modules. The column "whole" includes it.
+
+The last part ends accesses in one run of `expire_grants`, one for every 2,000 rows, while another
+session approves and opens extracts. It is measured once, whatever ``--rounds`` is.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from typing import Any
 import psycopg
 
 from benchmarks import _disclosure_data as data
+from benchmarks._disclosure_expiry import PEOPLE, ConcurrentSession, ExpiryCompany
 from benchmarks._measure import (
     Part,
     Targets,
@@ -46,6 +50,9 @@ SLOWER_XLSX = 1.3  # largest duration relative to openpyxl and msoffcrypto
 MEMORY = 300  # MiB
 PASSWORD = "K7QF-2MWX-9RTA-HC4D-VE8P-3NZG"  # noqa: S105 - of the benchmark's own files
 HAND, PLAIN = "COPY | age", "openpyxl, msoffcrypto"
+EXPIRY = 10.0  # minutes for one run of `expire_grants`
+BLOCKED = 1.0  # longest transaction in seconds of a session that works meanwhile
+ROWS_PER_ACCESS = 2_000  # so that 10,000,000 rows mean 5,000 expired accesses
 _SORTED = "LC_ALL=C sort | sha256sum"
 SETTINGS = {"max_wal_size": "8GB", "wal_level": "minimal", "max_wal_senders": "0"}
 
@@ -136,6 +143,7 @@ def main() -> None:
         require_same_rows(bench)
         measure_csv(bench, args.rounds, targets)
         measure_workbook(bench, args.rounds, targets)
+        measure_expiry(bench, max(1, args.rows // ROWS_PER_ACCESS), targets)
     finally:
         if bench is not None:
             bench.server.stop()
@@ -198,6 +206,38 @@ def measure_workbook(bench: DisclosureBench, rounds: int, targets: Targets) -> N
     targets.most(f"XLSX against {PLAIN}", _ratio(parts["XLSX"], parts[PLAIN]), SLOWER_XLSX)
     peak = max(part.run.peak for part in parts["XLSX"])
     targets.most("memory of XLSX", peak / 2**20, MEMORY, " MiB")
+
+
+def measure_expiry(bench: DisclosureBench, count: int, targets: Targets) -> None:
+    """Measure a run of `expire_grants` and the concurrent session that it may block.
+
+    Args:
+        bench: the server and its folder.
+        count: number of accesses that end.
+        targets: targets of the benchmark.
+    """
+    company = ExpiryCompany(bench.server, bench.folder, count)
+    try:
+        file = bench.folder / "parameters.json"
+        file.write_text(json.dumps({"part": "expire"} | company.parameters))
+        command = [sys.executable, "-W", "ignore", "-m", "benchmarks._disclosure_once", str(file)]
+        with ConcurrentSession(company) as latencies:
+            part = Part(measure(command), json.loads(file.read_text()))
+    finally:
+        company.close()
+    answer = part.answer
+    if (answer["ended"], answer["rows"], answer["outcomes"]) != (count, count, ["pass", "pass"]):
+        sys.exit(f"Not every access ended with a proof: {answer}")
+    table = parts_table(f"End of {count:,} accesses with {count * PEOPLE:,} people")
+    parts_row(table, "end, delete and prove", [part])
+    console.print(table)
+    console.print(f"End and delete: {answer['expire']:.1f} s; prove: {answer['prove']:.1f} s")
+    longest = sorted(latencies.longest.items(), key=lambda entry: -entry[1])
+    text = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in longest)
+    console.print(f"Longest of {latencies.count:,} concurrent transactions: {text}")
+    targets.most(f"end of {count:,} accesses", part.seconds / 60, EXPIRY, " min")
+    blocked = max(latencies.longest.values(), default=0)
+    targets.most("longest concurrent transaction", blocked, BLOCKED, " s")
 
 
 def _show(title: str, parts: dict[str, list[Part]], base: str) -> None:

@@ -7,7 +7,7 @@ SQL query of its own. Several runs at once, and runs after a killed run, end eac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +15,7 @@ from pydantic import AwareDatetime
 from sqlalchemy import Connection, delete, select
 
 from include.approvals.approvers import is_among
-from include.disclosure import grants, use_notifications
+from include.disclosure import grants
 from include.disclosure.delivery import SUBJECT_CONTEXT
 from include.disclosure.extract_store import (
     FOLDER,
@@ -32,6 +32,7 @@ from include.disclosure.roster import Employee, StaffRoster, read_roster
 from include.disclosure.rules import CLAUSE_USE, UseRules
 from include.disclosure.selection import forms_of_key
 from include.disclosure.tables import use_grant, use_request, use_request_key, use_subject
+from include.disclosure.use_notifications import notification_of, queue_reminders
 from include.erasure import requests as erasure_requests
 from include.evidence.step_findings import StepFindings, StepResult
 from include.frozen import FrozenModel
@@ -112,10 +113,9 @@ def expire_grants(run: RunContext[UseRules], findings: StepFindings) -> Expiry:
     left_overs = _delete_left_overs(run, findings, store)
     with run.state.begin() as conn:
         _delete_unused_keys(run, conn)
-    with run.state.begin() as conn:
-        reminded = _remind(run, conn, roster)
-    with run.state.begin() as conn:
-        unconfirmed = _follow_up(run, findings, conn, roster)
+    reminded = _remind(run, roster)
+    unconfirmed = _follow_up(run, findings, roster)
+    with run.state.connect() as conn:
         delivered = grants.grants_in(conn, [GrantState.DELIVERED])
     live_count = sum(grant.is_open(run.now) for grant in delivered)
     findings.measure("use.live", live_count, "1")
@@ -136,11 +136,21 @@ def _end_by_time(run: RunContext[UseRules]) -> None:
     """End the accesses whose approved time is over, or whose extract was not delivered in time."""
     with run.state.connect() as conn:
         live = grants.grants_in(conn, LIVE)
-    for grant in live:
-        reason = _reason_of_time(run, grant)
-        if reason is not None:
-            with run.state.begin() as conn:
-                grants.end_access(conn, grant.request_id, reason, run.now)
+    reasons = ((grant, _reason_of_time(run, grant)) for grant in live)
+    _end(run, {grant.request_id: reason for grant, reason in reasons if reason is not None})
+
+
+def _end(run: RunContext[UseRules], reasons: Mapping[int, EndReason]) -> None:
+    """End accesses, each in its own transaction, so that other sessions wait for one grant at most.
+
+    Args:
+        run: context of the run.
+        reasons: number of the request -> why its access ends.
+    """
+    with run.state.connect() as conn:
+        for number, reason in reasons.items():
+            with conn.begin():
+                grants.end_access(conn, number, reason, run.now)
 
 
 def _reason_of_time(run: RunContext[UseRules], grant: Grant) -> EndReason | None:
@@ -192,13 +202,12 @@ def _end_by_person(run: RunContext[UseRules], roster: StaffRoster) -> None:
         live = grants.grants_in(conn, LIVE)
         erased = _grants_with_erasures(run, conn, live)
         requesters = requesters_of(conn, [grant.request_id for grant in live])
-    for grant in live:
-        reason = EndReason.ERASURE if grant.request_id in erased else None
-        if roster:
-            reason = _reason_about(roster.find(requesters[grant.request_id]), grant) or reason
+    reasons = dict.fromkeys(sorted(erased & requesters.keys()), EndReason.ERASURE)
+    for grant in live if roster else ():
+        reason = _reason_about(roster.find(requesters[grant.request_id]), grant)
         if reason is not None:
-            with run.state.begin() as conn:
-                grants.end_access(conn, grant.request_id, reason, run.now)
+            reasons[grant.request_id] = reason
+    _end(run, reasons)
 
 
 def _store(run: RunContext[UseRules]) -> ObjectStore | None:
@@ -361,15 +370,17 @@ def _delete_unused_keys(run: RunContext[UseRules], conn: Connection) -> None:
     conn.execute(delete(use_subject).where(use_subject.c.request_id.in_(ended)))
 
 
-def _remind(run: RunContext[UseRules], conn: Connection, roster: StaffRoster) -> int:
+def _remind(run: RunContext[UseRules], roster: StaffRoster) -> int:
     """Queue a reminder for each requester whose access ends soon, and return their number."""
     soon = run.now + run.rules.remind_before.span
-    ending = [
-        grant
-        for grant in grants.grants_in(conn, [GrantState.DELIVERED])
-        if run.now < grant.expires_at <= soon
-    ]
-    requesters = requesters_of(conn, [grant.request_id for grant in ending])
+    with run.state.connect() as conn:
+        ending = [
+            grant
+            for grant in grants.grants_in(conn, [GrantState.DELIVERED])
+            if run.now < grant.expires_at <= soon
+        ]
+        requesters = requesters_of(conn, [grant.request_id for grant in ending])
+    reminders = []
     for grant in ending:
         employee = roster.find(requesters[grant.request_id])
         line = _(
@@ -378,24 +389,23 @@ def _remind(run: RunContext[UseRules], conn: Connection, roster: StaffRoster) ->
             number=grant.request_id,
             expires_at=grant.expires_at,
         )
-        use_notifications.notify(
-            run, conn, ENDING, str(grant.request_id), line,
-            [employee] if employee else [], urgent=False,
-        )  # fmt: skip
+        if employee is not None:
+            key = str(grant.request_id)
+            reminders.append(notification_of(ENDING, key, line, employee, urgent=False))
+    queue_reminders(run, reminders)
     return len(ending)
 
 
-def _follow_up(
-    run: RunContext[UseRules], findings: StepFindings, conn: Connection, roster: StaffRoster
-) -> list[int]:
+def _follow_up(run: RunContext[UseRules], findings: StepFindings, roster: StaffRoster) -> list[int]:
     """Remind requesters to confirm that local copies are deleted, and report missing confirmations.
 
     Returns:
         Numbers of the requests whose confirmation is overdue.
     """
-    overdue = []
-    unconfirmed = grants.unconfirmed_grants(conn)
-    requesters = requesters_of(conn, [grant.request_id for grant in unconfirmed])
+    overdue, reminders = [], []
+    with run.state.connect() as conn:
+        unconfirmed = grants.unconfirmed_grants(conn)
+        requesters = requesters_of(conn, [grant.request_id for grant in unconfirmed])
     for grant in unconfirmed:
         assert grant.ending_at is not None
         requester = requesters[grant.request_id]
@@ -405,10 +415,9 @@ def _follow_up(
             "then confirm it with the workflow Use of customer information in Airflow.",
             number=grant.request_id,
         )
-        use_notifications.notify(
-            run, conn, CONFIRM, f"{grant.request_id}:{run.today}", line,
-            [employee] if employee and employee.active else [], urgent=False,
-        )  # fmt: skip
+        if employee is not None and employee.active:
+            key = f"{grant.request_id}:{run.today}"
+            reminders.append(notification_of(CONFIRM, key, line, employee, urgent=False))
         if subtract_period(run.now, run.rules.confirm_within, run.zone) <= grant.ending_at:
             continue
         overdue.append(grant.request_id)
@@ -425,6 +434,7 @@ def _follow_up(
             ),
             subject=f"request {grant.request_id}",
         )
+    queue_reminders(run, reminders)
     return overdue
 
 
@@ -481,9 +491,10 @@ def prove_absence(run: RunContext[UseRules], findings: StepFindings) -> AbsenceP
         and row.store in ("", store.description)
         and (FOLDER, str(row.request_id)) not in folders
     ]
-    for number in proved:  # short transactions, so that nobody waits for thousands of grants
-        with run.state.begin() as conn:
-            grants.record_end(conn, number, run.now)
+    with run.state.connect() as conn:
+        for number in proved:  # short transactions, so that other sessions never wait long
+            with conn.begin():
+                grants.record_end(conn, number, run.now)
     stored = set(present)
     missing = [
         row.request_id

@@ -26,49 +26,59 @@ from include.notify.notification import Notification
 from include.notify.outbox import queue_notifications
 from include.workflow.run_context import RunContext
 
+MOST_QUEUED = 200  # notifications of one transaction, which locks the queue
 _HEADING = _("Use of customer information")
 
 
-def notify(
-    run: RunContext[UseRules],
-    conn: Connection,
-    kind: str,
-    key: str,
-    line: Message,
-    employees: Iterable[Employee],
-    *,
-    urgent: bool,
+def notification_of(
+    kind: str, key: str, line: Message, employee: Employee, *, urgent: bool
+) -> Notification:
+    """Return a notification to an employee. A notification with the same key is sent only once.
+
+    Args:
+        kind: kind of the notification.
+        key: key of the notification, unique within its kind and employee.
+        line: text of the notification.
+        employee: recipient.
+        urgent: whether the notification is sent at once.
+    """
+    return Notification(
+        kind=kind,
+        key=f"{key}:{employee.person}",
+        recipient=employee.person,
+        heading=_HEADING,
+        line=line,
+        name=employee.name,
+        address=employee.mail,
+        urgent=urgent,
+    )
+
+
+def queue(
+    run: RunContext[UseRules], conn: Connection, notifications: Iterable[Notification]
 ) -> None:
-    """Queue a notification to employees. A notification with the same key is sent only once.
+    """Queue notifications in a transaction, which locks the queue from now on until its end.
 
     Args:
         run: context of the run.
         conn: the state database, in a transaction.
-        kind: kind of the notification.
-        key: key of the notification, unique within its kind and employee.
-        line: text of the notification.
-        employees: recipients.
-        urgent: whether the notification is sent at once.
+        notifications: notifications to queue.
     """
-    queue_notifications(
-        conn,
-        (
-            Notification(
-                kind=kind,
-                key=f"{key}:{employee.person}",
-                recipient=employee.person,
-                heading=_HEADING,
-                line=line,
-                name=employee.name,
-                address=employee.mail,
-                urgent=urgent,
-            )
-            for employee in employees
-        ),
-        run.run,
-        run.now,
-        run.notices,
-    )
+    queue_notifications(conn, notifications, run.run, run.now, run.notices)
+
+
+def queue_reminders(run: RunContext[UseRules], reminders: Sequence[Notification]) -> None:
+    """Queue many notifications in short transactions, because approvals wait for the queue.
+
+    A killed call can be repeated: each notification is queued once.
+
+    Args:
+        run: context of the run.
+        reminders: notifications to queue.
+    """
+    for first in range(0, len(reminders), MOST_QUEUED):
+        with run.state.begin() as conn:
+            queue(run, conn, reminders[first : first + MOST_QUEUED])
 
 
 def queue_delivery(
@@ -93,7 +103,8 @@ def queue_delivery(
             number=request.id,
             expires_at=grant.expires_at,
         )
-    notify(run, conn, DELIVERED, f"{request.id}:{grant.attempt}", line, [employee], urgent=True)
+    key = f"{request.id}:{grant.attempt}"
+    queue(run, conn, [notification_of(DELIVERED, key, line, employee, urgent=True)])
 
 
 def delivered_still_due(run: RunContext[UseRules], keys: Sequence[str]) -> set[str]:
@@ -185,4 +196,11 @@ def queue_approval(
         number=request.id,
         deadline=approval.deadline,
     )
-    notify(run, conn, APPROVAL, str(approval.id), line, employees, urgent=True)
+    queue(
+        run,
+        conn,
+        [
+            notification_of(APPROVAL, str(approval.id), line, employee, urgent=True)
+            for employee in employees
+        ],
+    )

@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from benchmarks import _disclosure_data, _disclosure_once, disclosure
+from benchmarks._disclosure_expiry import ConcurrentSession, ExpiryCompany
 from benchmarks._measure import Run
+from include.local.postgres import EmbeddedPostgres
+from include.state.connect import StateLock, lock_for_transaction
 
 
 def in_process(command: list[str], _environment: dict[str, str] | None = None) -> Run:
@@ -47,10 +52,46 @@ def test_benchmark_prints_a_measurement_for_every_performance_target(
         "memory of ZIP",
         "memory of age",
         "memory of XLSX",
+        "end of 5 accesses",
+        "longest concurrent transaction",
     ):
         assert f"  {target}" in printed
     assert "Extract of 1,000 rows" in printed
     assert "Workbook with 1,000 rows" in printed
+    assert "End of 5 accesses with 500 people" in printed
+
+
+@pytest.mark.usefixtures("small")
+def test_benchmark_stops_if_an_access_does_not_end(
+    monkeypatch: pytest.MonkeyPatch, postgres: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    bench = SimpleNamespace(server=postgres, folder=tmp_path)
+    expire = _disclosure_once.PARTS["expire"]
+
+    def unproved(parameters: dict[str, Any]) -> dict[str, Any]:
+        return expire(parameters) | {"rows": 1}
+
+    monkeypatch.setitem(_disclosure_once.PARTS, "expire", unproved)
+    with pytest.raises(SystemExit, match="Not every access ended with a proof"):
+        disclosure.measure_expiry(bench, 2, disclosure.Targets())  # type: ignore[arg-type] # no rows
+
+
+@pytest.mark.usefixtures("small")
+def test_longest_concurrent_transaction_includes_the_wait_for_a_lock(
+    postgres: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    company = ExpiryCompany(postgres, tmp_path, 1)
+    try:
+        with (
+            ConcurrentSession(company) as latencies,
+            company.company.state.begin() as conn,
+        ):
+            lock_for_transaction(conn, StateLock.NOTIFICATIONS)
+            time.sleep(1)
+    finally:
+        company.close()
+    assert latencies.longest["delivery with its mail"] > 0.5
+    assert latencies.longest["opening"] < latencies.longest["delivery with its mail"]
 
 
 @pytest.mark.usefixtures("small")

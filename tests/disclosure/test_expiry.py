@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
-from include.disclosure import grants
+from include.disclosure import grants, use_notifications
 from include.disclosure.delivery import DELIVER
 from include.disclosure.expiry import EXPIRE, PROVE, AbsenceProof, Expiry
 from include.disclosure.grants import EndReason, GrantState
@@ -16,6 +18,8 @@ from include.disclosure.opening import open_extract
 from include.disclosure.use_confirm import CONFIRM_COPIES
 from include.disclosure.workflow import unfinished_grants
 from include.evidence.model import Outcome
+from include.notify.notification import Notification
+from include.notify.outbox import QueueCounts
 from include.services.errors import CouldNotRun, ServiceError, UsageError
 from include.services.objectstore.base import StoreError
 from include.services.objectstore.directory import DirectoryStore
@@ -203,6 +207,33 @@ def test_requester_is_reminded_once_before_the_end(company: UseCompany) -> None:
     with company.state.connect() as conn:
         query = text("SELECT count(*) FROM notification WHERE kind = 'use.ending'")
         assert conn.scalar(query) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "before_end"), [("use.ending", timedelta(hours=5)), ("use.confirm", timedelta())]
+)
+def test_reminders_are_queued_in_short_transactions(
+    company: UseCompany, monkeypatch: pytest.MonkeyPatch, kind: str, before_end: timedelta
+) -> None:
+    """Each transaction locks the queue, for which approvals and deliveries wait."""
+    numbers = [delivered(company) for _request in range(3)]
+    queued: list[tuple[object, list[str]]] = []
+    queue = use_notifications.queue_notifications
+
+    def record(conn: Connection, notifications: Iterable[Notification], *more: Any) -> QueueCounts:
+        entries = list(notifications)
+        queued.append((conn.get_transaction(), [entry.kind for entry in entries]))
+        return queue(conn, entries, *more)
+
+    monkeypatch.setattr(use_notifications, "queue_notifications", record)
+    monkeypatch.setattr(use_notifications, "MOST_QUEUED", 2, raising=False)
+    company.clock.at = grant_of(company, numbers[0]).expires_at - before_end
+    company.expire()
+    assert [kinds for _transaction, kinds in queued] == [[kind, kind], [kind]]
+    assert len({id(transaction) for transaction, _kinds in queued}) == len(queued)
+    with company.state.connect() as conn:
+        query = text("SELECT count(*) FROM notification WHERE kind = :kind")
+        assert conn.scalar(query, {"kind": kind}) == 3
 
 
 def test_unconfigured_store_is_reported_and_live_grants_are_not_forgotten(
