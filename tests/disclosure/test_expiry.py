@@ -18,13 +18,14 @@ from include.disclosure.opening import open_extract
 from include.disclosure.use_confirm import CONFIRM_COPIES
 from include.disclosure.workflow import unfinished_grants
 from include.evidence.model import Outcome
+from include.holds.registry import HoldKind, active_holds
 from include.notify.notification import Notification
 from include.notify.outbox import QueueCounts
 from include.services.errors import CouldNotRun, ServiceError, UsageError
 from include.services.objectstore.base import StoreError
 from include.services.objectstore.directory import DirectoryStore
 from tests.disclosure.test_delivery import approved, grant_of
-from tests.disclosure.use_fixtures import UseCompany, erase, spec_of
+from tests.disclosure.use_fixtures import UseCompany, erase, hold, spec_of
 
 
 def delivered(company: UseCompany) -> int:
@@ -82,6 +83,42 @@ def test_access_ends_if_the_requester_leaves_or_moves(
 def test_access_ends_if_a_data_subject_asks_for_erasure(company: UseCompany) -> None:
     number = delivered(company)
     company.clock.at += timedelta(hours=1)
+    erase(company, "3")
+    company.expire()
+    assert grant_of(company, number).end_reason is EndReason.ERASURE
+    assert company.objects() == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (HoldKind.SUBJECT, "3"),
+        (HoldKind.SUBJECT, "shop/3"),
+        (HoldKind.CASE, "3"),
+        (HoldKind.CLASS, "customer"),
+        (HoldKind.DATABASE, "shop"),
+    ],
+)
+def test_legal_hold_keeps_the_record_and_not_the_extract(
+    company: UseCompany, kind: HoldKind, value: str
+) -> None:
+    number = delivered(company)
+    placed = hold(company, kind, value)
+    company.clock.at = grant_of(company, number).expires_at
+    company.expire()
+    assert grant_of(company, number).state is GrantState.ENDED
+    assert company.objects() == []
+    with company.state.connect() as conn:
+        assert [active.id for active in active_holds(conn)] == [placed]
+    assert company.execute("SELECT count(*) FROM customer WHERE customer_id = 3") == [(1,)]
+
+
+def test_erasure_request_ends_the_access_although_the_record_is_on_hold(
+    company: UseCompany,
+) -> None:
+    number = delivered(company)
+    company.clock.at += timedelta(hours=1)
+    hold(company, HoldKind.SUBJECT, "3")
     erase(company, "3")
     company.expire()
     assert grant_of(company, number).end_reason is EndReason.ERASURE

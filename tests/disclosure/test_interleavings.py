@@ -1,4 +1,7 @@
-"""Random sequences of operations give no access beyond an approval, and none after its end."""
+"""Random sequences of operations give no access beyond an approval, and none after its end.
+
+Legal holds on the records of an extract change neither.
+"""
 
 from __future__ import annotations
 

@@ -25,6 +25,8 @@ from include.disclosure.use_form import make_content
 from include.disclosure.use_notifications import passwords
 from include.evidence.model import StepRecord
 from include.evidence.step_findings import StepFindings, record_step
+from include.holds import registry as holds
+from include.holds.registry import HoldKind
 from include.local.postgres import EmbeddedPostgres
 from include.messages import verbatim
 from include.notify.outbox import Run
@@ -246,7 +248,7 @@ class UseCompany:
             for table in (
                 "use_subject", "use_attempt", "use_opening", "use_grant", "use_request_key",
                 "use_request_run", "use_request", "approval_refusal", "approval_decision",
-                "approval_request", "run_step", "notification", "erasure_request",
+                "approval_request", "run_step", "notification", "erasure_request", "legal_hold",
             ):  # fmt: skip
                 conn.execute(text(f"DELETE FROM {table}"))
         for key in self.objects():
@@ -405,6 +407,22 @@ def new_company(server: EmbeddedPostgres, state: str, folder: Path) -> Iterator[
             yield UseCompany(source, engine, folder, SettableClock(), new_pack(), spec_of(folder))
         finally:
             engine.dispose()
+
+
+def hold(company: UseCompany, kind: HoldKind, value: str) -> int:
+    """Place a legal hold on records, and return its number."""
+    with company.state.begin() as conn:
+        placed = holds.add(
+            conn, company.clock, kind=kind, value=value, reason="court order", owner="legal",
+            case_ref="2026-17", review_on=company.clock.now().date() + timedelta(days=30),
+        )  # fmt: skip
+    return placed.id
+
+
+def release_hold(company: UseCompany, number: int) -> None:
+    """Release a legal hold."""
+    with company.state.begin() as conn:
+        holds.release(conn, company.clock, number, released_by="legal", reason="case closed")
 
 
 def erase(company: UseCompany, subject: str) -> None:

@@ -1,8 +1,9 @@
-"""Random sequences of requests, approvals, deliveries, openings, ends and failures.
+"""Random sequences of requests, approvals, deliveries, openings, ends, legal holds and failures.
 
-The machine keeps a model in plain Python: the approvals of each request with person and time, and
-the permitted content of its extract. It compares every opening, every object in the store and every
-record with the model.
+The machine keeps a model in plain Python: the approvals of each request with person and time, the
+permitted content of its extract, and the legal holds. It compares every opening, every object in
+the store and every record with the model. A legal hold changes nothing in the model of an extract:
+it protects the original record, and never prolongs a copy.
 """
 
 from __future__ import annotations
@@ -27,9 +28,18 @@ from include.disclosure.opening import open_extract
 from include.disclosure.use_check import CHECK
 from include.disclosure.use_confirm import CONFIRM_COPIES
 from include.evidence.model import Outcome
+from include.holds.registry import HoldKind, active_holds
 from include.services.errors import ControlFailed, CouldNotRun, UsageError
 from include.services.objectstore.base import StoreError
-from tests.disclosure.use_fixtures import EMPLOYEES, RULES, UseCompany, UseRun, erase
+from tests.disclosure.use_fixtures import (
+    EMPLOYEES,
+    RULES,
+    UseCompany,
+    UseRun,
+    erase,
+    hold,
+    release_hold,
+)
 
 PEOPLE = [row[0] for row in EMPLOYEES]
 NOT_CLERK = [person for person in PEOPLE if person != "clerk"]
@@ -106,6 +116,7 @@ class UseMachine(RuleBasedStateMachine):
         self.active = {row[0]: True for row in EMPLOYEES if row[0] != "leaver"}
         self.department = "service"
         self.erased: dict[int, datetime] = {}
+        self.holds: dict[int, set[int]] = {}  # number of an active hold -> customers on hold
 
     @initialize()
     def begin(self) -> None:
@@ -321,8 +332,54 @@ class UseMachine(RuleBasedStateMachine):
         if subject not in self.erased:
             erase(self.company, str(subject))
             self.erased[subject] = self.company.clock.now()
-        if is_deleted:
+        if is_deleted and not self._is_held(subject):
             self.company.execute("DELETE FROM customer WHERE customer_id = %s", subject)
+
+    @rule(
+        index=st.integers(0, 5),
+        kind=st.sampled_from([HoldKind.SUBJECT, HoldKind.CASE, HoldKind.DATABASE]),
+        has_prefix=st.booleans(),
+    )
+    def place_hold(self, index: int, kind: HoldKind, has_prefix: bool) -> None:
+        """Place a legal hold on a customer, on one record, or on all records of the database."""
+        existing = sorted(self._existing())
+        if not existing:
+            return
+        customer = existing[index % len(existing)]
+        value = f"shop/{customer}" if has_prefix else str(customer)
+        held = {customer}
+        if kind is HoldKind.DATABASE:
+            value, held = "shop", set(existing)
+        self.holds[hold(self.company, kind, value)] = held
+
+    @precondition(lambda self: self.holds)
+    @rule(index=st.integers(0, 5))
+    def release_hold(self, index: int) -> None:
+        """Release a legal hold."""
+        number = sorted(self.holds)[index % len(self.holds)]
+        release_hold(self.company, number)
+        del self.holds[number]
+
+    @rule(
+        index=st.integers(0, 3),
+        kind=st.sampled_from([HoldKind.SUBJECT, HoldKind.CASE, HoldKind.DATABASE]),
+        is_erased=st.booleans(),
+    )
+    def end_extract_on_hold(self, index: int, kind: HoldKind, is_erased: bool) -> None:
+        """Deliver an extract, place a hold, and let the access end by its time or by an erasure."""
+        self.deliver_new_request(False, 1)
+        self.place_hold(index, kind, True)
+        if is_erased:
+            self.erase(index, False)
+        else:
+            self.wait(25)
+        self.expire(None)
+
+    def _is_held(self, customer: int) -> bool:
+        return any(customer in customers for customers in self.holds.values())
+
+    def _existing(self) -> set[int]:
+        return {number for (number,) in self.company.execute("SELECT customer_id FROM customer")}
 
     @precondition(lambda self: self.requests)
     @rule(index=st.integers(0, 5), person=st.sampled_from(["clerk", "lead"]))
@@ -386,6 +443,22 @@ class UseMachine(RuleBasedStateMachine):
         assert set(stored) <= live | delivering
         assert live <= set(stored)
         assert len(stored) == len(set(stored))
+        self._check_holds(set(stored))
+
+    def _check_holds(self, stored: set[int]) -> None:
+        """Check that legal holds prolong no extract, and that they keep the original records.
+
+        Args:
+            stored: numbers of the requests with an extract in the store.
+        """
+        ended = {grant.request_id for grant in self._grants() if grant.ended_at is not None}
+        for request in self.requests:
+            if request.is_ended and any(map(self._is_held, request.contents)):
+                assert request.number not in stored
+                assert request.number in ended
+        with self.company.state.connect() as conn:
+            assert {active.id for active in active_holds(conn)} == set(self.holds)
+        assert set().union(*self.holds.values()) <= self._existing()
 
     def _has_to_end(self, request: ModelledRequest, now: datetime) -> bool:
         assert request.expires_at is not None
