@@ -11,7 +11,7 @@ import psycopg
 from psycopg import errors, sql
 
 from include.backup.manifest import NewestRecord
-from include.services.database import UNREADABLE, DatabaseAddress, connected
+from include.services.database import LOGIN_PREFIX, UNREADABLE, DatabaseAddress, connected
 from include.services.errors import ServiceError, UsageError
 from include.services.programs import ClientProgram, require_fitting_server
 
@@ -33,6 +33,7 @@ class PgDump(ClientProgram):
             "--format=custom",
             "--compress=0",  # same as "none", which version 15 refuses
             f"--encoding={encoding}",
+            f"--exclude-schema={LOGIN_PREFIX}*",  # the roles that own rights there are not dumped
         ]
         super().__init__("pg_dump", [*words, *more], address)
 
@@ -44,7 +45,7 @@ ALL_TABLES = """
 SELECT n.nspname, c.relname
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
-  AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+  AND n.nspname !~ '^(pg_|parcelseal_use_)' AND n.nspname <> 'information_schema'
   AND NOT EXISTS (SELECT FROM pg_depend d
                   WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
 ORDER BY 1, 2

@@ -57,7 +57,9 @@ def request(
         str | None,
         typer.Option(help="COLUMN=FILE with one key in each line (UTF-8), or a CSV file."),
     ] = None,
-    form: Annotated[str, typer.Option(help="xlsx, zip or age.")] = "xlsx",
+    form: Annotated[
+        str, typer.Option(help="xlsx, zip, age, or login (a database login).")
+    ] = "xlsx",
     age_key: Annotated[str, typer.Option(help="age public key of the receiving machine.")] = "",
     as_json: AsJson = False,
 ) -> int:
@@ -233,9 +235,9 @@ def open_extract(
     out: Annotated[Path, typer.Option(help="File to write. It must not exist.")],
     as_json: AsJson = False,
 ) -> int:
-    """Write the encrypted extract to a file. The opening is recorded.
+    """Write the encrypted extract, or the address of the database login, to a file.
 
-    The password was sent by mail.
+    The opening is recorded. The password was sent by mail.
     """
     with local_stack(command_services()) as services:
         from include.disclosure import opening
@@ -283,35 +285,51 @@ def _new_file(path: Path) -> Iterator[IO[bytes]]:
 @app.command("confirm")
 def confirm(number: Number, by: By, as_json: AsJson = False) -> int:
     """Confirm that all local copies of an extract are deleted. The access ends."""
-    with local_stack(command_services()) as services, services.state.begin() as conn:
+    with local_stack(command_services()) as services:
         from include.disclosure import grants
         from include.disclosure.requests import load_request
 
-        loaded = load_request(conn, number)
-        grant = grants.confirm_deletion(conn, loaded, by, services.clock.now())
+        with services.state.begin() as conn:
+            loaded = load_request(conn, number)
+            grant = grants.confirm_deletion(conn, loaded, by, services.clock.now())
+        _remove_login(services, loaded, grant)
     return _show(loaded, grant, as_json)
 
 
 @app.command("end")
 def end(number: Number, by: By, as_json: AsJson = False) -> int:
-    """End an access at once. The next run of expire_grants deletes the extract."""
-    with local_stack(command_services()) as services, services.state.begin() as conn:
+    """End an access at once. The next run of expire_grants deletes the extract.
+
+    A database login is removed at once.
+    """
+    with local_stack(command_services()) as services:
         from include.disclosure import grants
         from include.disclosure.grants import EndReason
         from include.disclosure.requests import load_request
 
-        loaded = load_request(conn, number)
-        if not grants.end_access(
-            conn, number, EndReason.ENDED_BY_PERSON, services.clock.now(), by=by
-        ):
-            raise UsageError(
-                f"Request {number} has no access that could be ended.",
-                "List the requests: ./parcelseal access list.",
-            )
-        grant = grants.find_grant(conn, number)
-        assert grant is not None
-    tell(f"the access of request {number} has ended; expire_grants deletes the extract")
+        with services.state.begin() as conn:
+            loaded = load_request(conn, number)
+            if not grants.end_access(
+                conn, number, EndReason.ENDED_BY_PERSON, services.clock.now(), by=by
+            ):
+                raise UsageError(
+                    f"Request {number} has no access that could be ended.",
+                    "List the requests: ./parcelseal access list.",
+                )
+            grant = grants.find_grant(conn, number)
+            assert grant is not None
+        _remove_login(services, loaded, grant)
+    tell(f"the access of request {number} has ended; expire_grants proves the deletion")
     return _show(loaded, grant, as_json)
+
+
+def _remove_login(services: Services, loaded: UseRequest, grant: Grant) -> None:
+    """Remove the database login of an ended access, or say that it could not be removed."""
+    from include.disclosure.login_expiry import remove_login_now
+
+    run = _context(services)
+    if grant.is_login and not remove_login_now(run, grant, loaded.content.database):
+        tell(f"the login {grant.object_key} still works; the next run of expire_grants removes it")
 
 
 def _show(loaded: UseRequest, grant: Grant, as_json: bool) -> int:

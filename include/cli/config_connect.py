@@ -12,6 +12,7 @@ from psycopg.sql import Identifier
 
 from include.backup.snapshot import missing_tables
 from include.disclosure.extract_store import STORE as EXTRACT_STORE
+from include.disclosure.rules import USE
 from include.erasure.resolve import is_same_database, server_of
 from include.expectations.fit import expectation_problems
 from include.policy.datamap import MappedDatabase
@@ -30,6 +31,7 @@ from include.rights.missing import (
     lacks_query,
     lacks_reading,
     lacks_state,
+    lacks_transient_logins,
 )
 from include.rights.workflows import lacks_intake, lacks_retention
 from include.service_container import STORES, Services
@@ -234,6 +236,17 @@ def pack_queries(services: Services) -> Iterator[tuple[LoginQuery, Sequence[Righ
             yield from ((query, rights) for query in workflow.queries(run))
 
 
+def transient_logins(services: Services) -> Iterator[Problem]:
+    """Check that transient logins can be created in the databases that use.yaml names for them."""
+    rules = services.pack.section(USE)
+    if rules is None or rules.logins is None:
+        return
+    for database in rules.logins.databases:
+        mapped = services.pack.database(database)
+        address = partial(services.role_database, rules.connection, mapped.connection)
+        yield from _try(rules.connection, address, lacks_transient_logins)
+
+
 def intake_logins(services: Services) -> Iterator[Problem]:
     """Check that each login for the intake may move incoming records into the formal tables."""
     for rule in services.pack.intake:
@@ -331,6 +344,7 @@ CHECKS: tuple[Check, ...] = (
     writing_connections,
     retention_logins,
     query_logins,
+    transient_logins,
     intake_logins,
     own_databases,
     stores,

@@ -11,6 +11,7 @@ import hashlib
 import json
 from datetime import date
 from decimal import Decimal
+from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
@@ -22,6 +23,31 @@ from include.frozen import StrictModel
 MOST_FIELDS, MOST_FILTERS, MOST_CODES = 200, 20, 1000
 MOST_KEYS = 1_000_000
 MOST_KEY_LENGTH = 200
+
+
+class DeliveryForm(StrEnum):
+    """The form in which approved information is delivered.
+
+    Attributes:
+        XLSX: Excel workbook with a password.
+        ZIP: CSV file in a ZIP archive with a password.
+        AGE: CSV file for a program, encrypted to an age key.
+        LOGIN: database login that reads the approved columns of the approved records.
+    """
+
+    XLSX = "xlsx"
+    ZIP = "zip"
+    AGE = "age"
+    LOGIN = "login"
+
+    @property
+    def file_form(self) -> ExtractForm:
+        """Return the file format of an extract.
+
+        Raises:
+            ValueError: the delivery is not a file.
+        """
+        return ExtractForm(str(self))
 
 
 class Filter(StrictModel):
@@ -83,7 +109,7 @@ class RequestContent(StrictModel):
         keys: number of different uploaded keys.
         days: days from the approval until the access ends.
         case: reference of the case for which the information is needed.
-        form: form of the extract.
+        form: form of the delivery.
         recipient: age public key of the receiving machine; empty for other forms.
     """
 
@@ -98,7 +124,7 @@ class RequestContent(StrictModel):
     keys: Annotated[int, Field(ge=0, le=MOST_KEYS)] = 0
     days: Annotated[int, Field(ge=1, le=LARGEST_DURATION)]
     case: str
-    form: ExtractForm
+    form: DeliveryForm
     recipient: str = ""
 
 

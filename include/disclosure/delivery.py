@@ -1,17 +1,15 @@
-"""The steps of `use_information` that write an approved extract, and that read it back.
+"""The step of `use_information` that delivers an approved request.
 
-The extract is written to the store while the state ``delivering`` names its object, and becomes
-visible to the requester only after its size and digest were recorded. A killed attempt leaves an
-object that the next attempt, or `expire_grants`, deletes.
+An extract is written to the store, or a login is created, while the state ``delivering`` names it.
+It becomes visible to the requester only after its size and digest were recorded. A killed attempt
+leaves an object or a login that `expire_grants` removes.
 """
 
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Iterator
 from datetime import datetime
-from typing import IO
 from uuid import uuid4
 
 from pydantic import AwareDatetime
@@ -19,20 +17,24 @@ from pydantic import AwareDatetime
 from include.approvals import registry
 from include.disclosure import grants
 from include.disclosure.approval import APPROVE, APPROVE_SECOND, UseApproval
+from include.disclosure.content import DeliveryForm
 from include.disclosure.extract_store import (
     check_extract_store,
     extract_key,
-    open_extract_store,
     password_of,
 )
-from include.disclosure.extracts.counting import count_extract
 from include.disclosure.extracts.extract import (
     ExtractColumn,
     ExtractSource,
     Marks,
+    WrittenExtract,
     write_extract,
 )
 from include.disclosure.grants import Grant, GrantState
+from include.disclosure.logins.confinement import other_databases
+from include.disclosure.logins.connection_text import login_text
+from include.disclosure.logins.create import NewLogin, create_login, login_name
+from include.disclosure.logins.remove import remove_login
 from include.disclosure.planning import RequestedRecords, open_records
 from include.disclosure.request_text import purpose_title
 from include.disclosure.requests import UseRequest, keys_of, load_request
@@ -46,8 +48,9 @@ from include.erasure.tables import TableName
 from include.evidence.step_findings import StepFindings, StepResult
 from include.messages import _
 from include.policy.rules import translated_message
+from include.services.database import connected
 from include.services.errors import ControlFailed
-from include.services.objectstore.base import ObjectReader, ObjectStore
+from include.services.objectstore.base import ObjectStore
 from include.workflow.run_context import RunContext
 from include.workflow.step import Step
 
@@ -60,13 +63,13 @@ class Delivery(StepResult):
     """The result of the delivery.
 
     Attributes:
-        delivered: whether an extract was delivered.
+        delivered: whether an extract or a login was delivered.
         approved_at: when the last required approval was given; None without a delivery.
         expires_at: end of the access; None without a delivery.
-        object_key: key of the extract in the extract store.
-        records: number of records in the extract.
-        size: size of the encrypted file in bytes.
-        file_sha256: SHA-256 of the encrypted file, in hex.
+        object_key: key of the extract in the extract store, or name of the database login.
+        records: number of records in the extract, or that the login may read.
+        size: size in bytes of the encrypted file, or of the text with the address of the login.
+        file_sha256: SHA-256 of this file or text, in hex.
     """
 
     delivered: bool
@@ -79,11 +82,11 @@ class Delivery(StepResult):
 
 
 def deliver_extract(run: RunContext[UseRules], findings: StepFindings) -> Delivery:
-    """Write the extract of the approved request, and notify the requester.
+    """Deliver the approved request as a file or a login, and notify the requester.
 
-    The request, its approvals, the roster and the figures are checked again at this moment. An
-    extract with anything that was not approved is not delivered. A repeated step returns the
-    extract that an earlier attempt delivered.
+    The request, its approvals, the roster and the figures are checked again at this moment.
+    Anything that was not approved is not delivered. A repeated step returns the delivery of an
+    earlier attempt.
 
     Raises:
         ControlFailed: the request changed, the approvals do not cover it any more, or the access
@@ -122,21 +125,23 @@ def deliver_extract(run: RunContext[UseRules], findings: StepFindings) -> Delive
             approved_at=approved_at,
         )
     attempt = uuid4().hex
-    key = extract_key(request.id, attempt, request.content.form)
     with run.state.begin() as conn:
         grant = grants.begin_delivery(
             conn,
             request.id,
             attempt=attempt,
-            object_key=key,
-            store=store.description,
+            object_key=_delivery_name(request, attempt),
+            store=_delivery_target(run, store, request),
             now=run.now,
         )
     if grant.state is not GrantState.DELIVERED:
         run.task.confirm_open()
         grant = _write(run, store, request, grant, employee)
+    if grant.is_login:
+        _report_other_databases(run, findings, request, grant)
     findings.measure("use.records", grant.records, "rows")
-    findings.measure("use.bytes", grant.size, "bytes")
+    if not grant.is_login:
+        findings.measure("use.bytes", grant.size, "bytes")
     return Delivery(
         delivered=True,
         approved_at=grant.approved_at,
@@ -146,6 +151,42 @@ def deliver_extract(run: RunContext[UseRules], findings: StepFindings) -> Delive
         size=grant.size or 0,
         file_sha256=grant.file_sha256 or "",
     )
+
+
+def _delivery_name(request: UseRequest, attempt: str) -> str:
+    """Return the name of the object or login that an attempt creates."""
+    form = request.content.form
+    if form is DeliveryForm.LOGIN:
+        return login_name(request.id, attempt)
+    return extract_key(request.id, attempt, form)
+
+
+def _delivery_target(run: RunContext[UseRules], store: ObjectStore, request: UseRequest) -> str:
+    """Return the description of the store, or of the database, to which a request is delivered."""
+    if request.content.form is DeliveryForm.LOGIN:
+        return run.reader(request.content.database).display_name
+    return store.description
+
+
+def _report_other_databases(
+    run: RunContext[UseRules], findings: StepFindings, request: UseRequest, grant: Grant
+) -> None:
+    with connected(run.reader(request.content.database)) as connection:
+        others = other_databases(connection, grant.object_key)
+    if others:
+        findings.warn(
+            "use.other_databases",
+            _(
+                "The login of request {number} can also connect to {count} other databases of the "
+                "server, with the rights that everybody has there.",
+                number=request.id,
+                count=len(others),
+            ),
+            _("Have the right to connect to other databases revoked from everybody."),
+            for_engineers=_(
+                "Revoke CONNECT from PUBLIC on: {databases}.", databases=", ".join(others)
+            ),
+        )
 
 
 def _require_approvals(
@@ -177,15 +218,16 @@ def _write(
     grant: Grant,
     employee: Employee,
 ) -> Grant:
-    """Write the extract of a grant to the store, and record it.
+    """Write the extract of a grant to the store, or create its login, and record it.
 
     Raises:
         ControlFailed: the records are more than the approved records, or the access has ended.
     """
     content = request.content
+    is_login = content.form is DeliveryForm.LOGIN
     with run.state.connect() as conn:
         keys = keys_of(conn, request)
-        with open_records(run, conn, content, keys) as records:
+        with open_records(run, conn, content, keys, is_read_only=not is_login) as records:
             if records.plan.exceeds(request.plan):
                 raise ControlFailed(
                     f"Request {request.id} would now deliver more than was approved.",
@@ -193,21 +235,10 @@ def _write(
                 )
             snapshot_at = run.now
             _require_live(run, grant)  # counting may take minutes
-            with store.open_writer(grant.object_key) as writer:
-                written = write_extract(
-                    records.connection,
-                    _source(request, records),
-                    _marks(run, request, grant),
-                    content.form,
-                    extract_secret(run, request, grant),
-                    writer,
-                    max_rows=request.plan.records,
-                    progress=run.task.confirm_open,
-                )
-                for digests in _subjects(run, request, records):
-                    with run.state.begin() as other:
-                        grants.store_subjects(other, request.id, grant.attempt, digests)
-                writer.commit()
+            if is_login:
+                written = _create_login(run, request, grant, records)
+            else:
+                written = _write_file(run, store, request, grant, records)
     with run.state.begin() as conn:
         is_recorded = grants.record_delivery(
             conn,
@@ -223,12 +254,69 @@ def _write(
         if is_recorded and delivered is not None:
             queue_delivery(run, conn, request, delivered, employee)
     if not is_recorded or delivered is None:
-        store.delete(grant.object_key)
+        if is_login:
+            remove_login(run.reader(content.database), grant.object_key)
+        else:
+            store.delete(grant.object_key)
         raise ControlFailed(
-            f"The access of request {request.id} ended while its extract was written.",
-            "The extract was deleted. Make a new request if it is still needed.",
+            f"The access of request {request.id} ended while it was delivered.",
+            "The extract or login was deleted. Make a new request if it is still needed.",
         )
     return delivered
+
+
+def _write_file(
+    run: RunContext[UseRules],
+    store: ObjectStore,
+    request: UseRequest,
+    grant: Grant,
+    records: RequestedRecords,
+) -> WrittenExtract:
+    with store.open_writer(grant.object_key) as writer:
+        written = write_extract(
+            records.connection,
+            _source(request, records),
+            _marks(run, request, grant),
+            request.content.form.file_form,
+            extract_secret(run, request, grant),
+            writer,
+            max_rows=request.plan.records,
+            progress=run.task.confirm_open,
+        )
+        _store_subjects(run, request, grant, records)
+        writer.commit()
+    return written
+
+
+def _create_login(
+    run: RunContext[UseRules], request: UseRequest, grant: Grant, records: RequestedRecords
+) -> WrittenExtract:
+    """Create the login of a grant.
+
+    Returns:
+        The number of its records, and the size and digest of the text with its address.
+    """
+    rules, collection = run.rules.logins, records.collection
+    assert rules is not None  # `check_content` refuses the request otherwise
+    rows = create_login(
+        records.connection,
+        records.selection,
+        read_column_shapes(records.connection, TableName(collection.schema_name, collection.table)),
+        NewLogin(
+            name=grant.object_key,
+            password=password_of(run, request, grant),
+            view=request.content.collection,
+            columns=request.plan.columns,
+            primary_key=collection.primary_key,
+            expires_at=grant.expires_at,
+            sessions=rules.sessions,
+        ),
+    )
+    _store_subjects(run, request, grant, records)
+    run.task.confirm_open()
+    records.connection.commit()
+    text = login_text(request, grant)
+    return WrittenExtract(rows, len(text), hashlib.sha256(text).hexdigest())
 
 
 def _source(request: UseRequest, records: RequestedRecords) -> ExtractSource:
@@ -275,6 +363,15 @@ def _require_live(run: RunContext[UseRules], grant: Grant) -> None:
         )
 
 
+def _store_subjects(
+    run: RunContext[UseRules], request: UseRequest, grant: Grant, records: RequestedRecords
+) -> None:
+    """Store the keyed HMAC of the data subjects, before the delivery can be used."""
+    for digests in _subjects(run, request, records):
+        with run.state.begin() as conn:
+            grants.store_subjects(conn, request.id, grant.attempt, digests)
+
+
 def _subjects(
     run: RunContext[UseRules], request: UseRequest, records: RequestedRecords
 ) -> Iterator[list[bytes]]:
@@ -287,94 +384,11 @@ def _subjects(
             yield keys.digests(keys.current, database, SUBJECT_CONTEXT, rows)
 
 
-class VerifiedExtract(StepResult):
-    """The result of the verification of a delivered extract.
-
-    Attributes:
-        is_verified: whether the stored file is the file that was written; None if nothing was
-            delivered.
-        counted_records: number of records in the decrypted file; None if they were not counted.
-    """
-
-    is_verified: bool | None = None
-    counted_records: int | None = None
-
-
-def verify_extract(run: RunContext[UseRules], findings: StepFindings) -> VerifiedExtract:
-    """Read the stored extract back, and compare its digest and its records with the approval.
-
-    The records and columns of a ZIP or Excel file are counted in the decrypted file. An extract for
-    a machine cannot be decrypted here, so its records are not measured.
-    """
-    delivery = run.require(DELIVER)
-    if not delivery.delivered:
-        return VerifiedExtract()
-    checked = run.require(CHECK)
-    with run.state.connect() as conn:
-        grant = grants.find_grant(conn, checked.request)
-    assert grant is not None
-    if grant.state is not GrantState.DELIVERED:  # returned or expired meanwhile
-        return VerifiedExtract()
-    request = _stored_request(run, checked.request)
-    with tempfile.TemporaryFile() as file:  # the encrypted file
-        with open_extract_store(run.services).open_reader(grant.object_key) as reader:
-            sha256 = _copy(reader, file)
-        if not sha256 == delivery.file_sha256 == grant.file_sha256:
-            findings.fail(
-                "use.file_changed",
-                _("The stored extract is not the file that was written."),
-                _("Open an incident: find out who changed the file in the extract store."),
-            )
-            return VerifiedExtract(is_verified=False)
-        counted = count_extract(file, request.content.form, password_of(run, request, grant))
-    if counted is None:
-        return VerifiedExtract(is_verified=True)
-    findings.measure("use.counted_records", counted.records, "rows")
-    expected = (delivery.records, len(checked.plan.columns))
-    if counted.records > checked.plan.records or (counted.records, counted.columns) != expected:
-        findings.fail(
-            "use.more_than_approved",
-            _(
-                "The extract has {records} records and {columns} columns; {approved} records and "
-                "{approved_columns} columns were approved.",
-                records=counted.records,
-                columns=counted.columns,
-                approved=checked.plan.records,
-                approved_columns=len(checked.plan.columns),
-            ),
-            _("End the access, and open an incident."),
-        )
-    return VerifiedExtract(is_verified=True, counted_records=counted.records)
-
-
-def _stored_request(run: RunContext[UseRules], number: int) -> UseRequest:
-    with run.state.connect() as conn:
-        return load_request(conn, number)
-
-
-def _copy(reader: ObjectReader, file: IO[bytes]) -> str:
-    """Copy an object to a file, and return the SHA-256 of its content, in hex."""
-    digest = hashlib.sha256()
-    while piece := reader.read(_PIECE):
-        digest.update(piece)
-        file.write(piece)
-    file.seek(0)
-    return digest.hexdigest()
-
-
 DELIVER = Step(
     name="deliver",
     title=_("The delivery of the extract"),
     clause=CLAUSE_USE,
     work=deliver_extract,
     result=Delivery,
-    applies=is_request,
-)
-VERIFY = Step(
-    name="verify",
-    title=_("The verification of the extract"),
-    clause=CLAUSE_USE,
-    work=verify_extract,
-    result=VerifiedExtract,
     applies=is_request,
 )

@@ -1,13 +1,14 @@
 """The steps of `expire_grants`: end accesses, delete their extracts, and prove that they are gone.
 
-The moment of expiry does not depend on this workflow: an extract cannot be opened after it. The
-workflow removes the file within the hour, and proves it with a second listing of the store and an
-SQL query of its own. Several runs at once, and runs after a killed run, end each grant once.
+The moment of expiry does not depend on this workflow: an extract cannot be opened after it, and the
+view of a login has no more rows. The workflow removes the file, or the login, within the hour. It
+proves this with a second listing of the store and of the logins, and an SQL query of its own.
+Several runs at once, and runs after a killed run, end each grant once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -26,8 +27,15 @@ from include.disclosure.extract_store import (
     stored_keys,
 )
 from include.disclosure.grants import EndReason, Grant, GrantState
+from include.disclosure.login_expiry import (
+    login_databases,
+    own_logins,
+    read_logins,
+    read_traces,
+)
+from include.disclosure.logins.remove import remove_login, remove_logins
 from include.disclosure.notification_kinds import CONFIRM, ENDING
-from include.disclosure.requests import requesters_of
+from include.disclosure.requests import databases_of, requesters_of
 from include.disclosure.roster import Employee, StaffRoster, read_roster
 from include.disclosure.rules import CLAUSE_USE, UseRules
 from include.disclosure.selection import forms_of_key
@@ -38,6 +46,7 @@ from include.evidence.step_findings import StepFindings, StepResult
 from include.frozen import FrozenModel
 from include.messages import _
 from include.policy.period import subtract_period
+from include.services.database import LOGIN_PREFIX
 from include.services.errors import ServiceError, UsageError
 from include.services.objectstore.base import ObjectStore
 from include.workflow.run_context import RunContext
@@ -106,10 +115,13 @@ def expire_grants(run: RunContext[UseRules], findings: StepFindings) -> Expiry:
     if store is None:
         return _without_store(run, findings)
     _end_by_time(run)
-    ended = {grant.request: grant for grant in _delete_ended(run, findings, store)}
+    failed: dict[str, ServiceError] = {}
+    ended = {grant.request: grant for grant in _delete_ended(run, findings, store, failed)}
     roster = _readable_roster(run, findings)
     _end_by_person(run, roster)
-    ended |= {grant.request: grant for grant in _delete_ended(run, findings, store)}
+    ended |= {grant.request: grant for grant in _delete_ended(run, findings, store, failed)}
+    for error in failed.values():  # the others are deleted; the task is retried for these
+        raise error
     left_overs = _delete_left_overs(run, findings, store)
     with run.state.begin() as conn:
         _delete_unused_keys(run, conn)
@@ -269,21 +281,45 @@ def _grants_with_erasures(
 
 
 def _delete_ended(
-    run: RunContext[UseRules], findings: StepFindings, store: ObjectStore
+    run: RunContext[UseRules],
+    findings: StepFindings,
+    store: ObjectStore,
+    failed: dict[str, ServiceError],
 ) -> Iterator[EndedGrant]:
-    """Delete the extracts of all ended accesses, and yield each grant."""
+    """Delete the extracts and logins of all ended accesses, and yield each grant.
+
+    Args:
+        run: context of the run.
+        findings: findings of the step.
+        store: the extract store.
+        failed: store, database or login -> why a deletion failed. The function adds to it, so that
+            one failure does not delay the others. The last try reports the errors instead.
+    """
     with run.state.connect() as conn:
         ending = grants.grants_in(conn, [GrantState.ENDING])
         numbers = [grant.request_id for grant in ending]
         requesters, openings = requesters_of(conn, numbers), grants.count_openings(conn)
+        databases = databases_of(conn, numbers)
+    with_logins = {databases[grant.request_id] for grant in ending if grant.is_login}
+    reachable = _reachable(run, findings, with_logins, failed)
     for grant in ending:
         assert grant.end_reason is not None
         assert grant.ending_at is not None
         subject = f"request {grant.request_id}"
-        if grant.store not in ("", store.description):
-            _report_other_store(findings, grant, subject)
-        else:
-            _delete(run, findings, lambda: delete_extracts(store, grant.request_id), subject)  # noqa: B023 - called at once
+        target = databases[grant.request_id] if grant.is_login else store.description
+        try:
+            if target in failed or (grant.is_login and target not in reachable):
+                pass  # each attempt could take until the timeout of a connection
+            elif grant.is_login and grant.store != run.reader(target).display_name:
+                _report_other_store(findings, grant, subject)
+            elif grant.is_login:
+                _delete(run, findings, lambda: _remove_logins(run, target, grant), subject)  # noqa: B023 - called at once
+            elif grant.store not in ("", target):
+                _report_other_store(findings, grant, subject)
+            else:
+                _delete(run, findings, lambda: delete_extracts(store, grant.request_id), subject)  # noqa: B023 - called at once
+        except ServiceError as error:
+            failed[subject if grant.is_login else target] = error
         yield EndedGrant(
             request=grant.request_id,
             requester=requesters[grant.request_id],
@@ -295,23 +331,43 @@ def _delete_ended(
         )
 
 
+def _reachable(
+    run: RunContext[UseRules],
+    findings: StepFindings,
+    databases: Iterable[str],
+    failed: dict[str, ServiceError],
+) -> set[str]:
+    """Return the databases whose logins can be removed now. The last try reports the others."""
+    reachable = set()
+    for database in databases:
+        try:
+            reachable |= set(read_logins(run, findings, [database]))
+        except ServiceError as error:
+            failed[database] = error
+    return reachable
+
+
+def _remove_logins(run: RunContext[UseRules], database: str, grant: Grant) -> None:
+    remove_logins(run.reader(database), grant.request_id)
+
+
 def _delete(
     run: RunContext[UseRules], findings: StepFindings, delete: Callable[[], object], subject: str
 ) -> bool:
-    """Delete objects, and return whether they are deleted. The last try reports an error.
+    """Delete objects or a login, and return whether they are gone. The last try reports an error.
 
     Raises:
-        ServiceError: the store is unavailable, and the task is retried.
+        ServiceError: the store or database is unavailable, and the task is retried.
     """
     try:
         delete()
-    except ServiceError as error:
-        if not run.task.is_last_try:
+    except (ServiceError, UsageError) as error:
+        if isinstance(error, ServiceError) and not run.task.is_last_try:
             raise
         if not any(finding.subject == subject for finding in findings.findings):
             findings.fail(
                 "use.not_deleted",
-                _("The extract of {subject} was not deleted.", subject=subject),
+                _("The extract or login of {subject} was not deleted.", subject=subject),
                 _("Ask the data engineers to delete it now, and find out why it could not be."),
                 subject=subject,
                 for_engineers=_("{problem}", problem=error.message),
@@ -326,34 +382,46 @@ def _report_other_store(findings: StepFindings, grant: Grant, subject: str) -> N
     findings.fail(
         "use.other_store",
         _(
-            "The extract of {subject} is in another store than the configured one, so it was not "
-            "deleted.",
+            "The extract or login of {subject} is in another store or on another server than the "
+            "configured one, so it was not deleted.",
             subject=subject,
         ),
-        _("Ask the data engineers to delete it in the former store."),
+        _("Ask the data engineers to delete it where it is."),
         subject=subject,
-        for_engineers=_("The extract was written to {store}.", store=grant.store),
+        for_engineers=_("It is in {store}.", store=grant.store),
     )
 
 
 def _delete_left_overs(
     run: RunContext[UseRules], findings: StepFindings, store: ObjectStore
 ) -> int:
-    """Delete the objects of killed deliveries, and return their number.
+    """Delete the objects and logins of killed deliveries, and return their number.
 
-    The objects are listed before the grants are read, so the object of a delivery that starts
-    meanwhile is not listed. An object that no delivery wrote stays, and `prove_absence` reports it:
-    it may be the trace of an extract without an approval.
+    They are listed before the grants are read, so the object of a delivery that starts meanwhile is
+    not listed. An object that no delivery wrote stays, and `prove_absence` reports it: it may be
+    the trace of an extract without an approval.
     """
     listed = set(stored_keys(store))
     with run.state.connect() as conn:
+        databases = login_databases(run, conn)
+    logins = read_logins(run, findings, databases)
+    with run.state.connect() as conn:
+        listed_logins = own_logins(conn, logins)
         written = grants.known_objects(conn)
         unfinished = grants.grants_in(conn, (*LIVE, GrantState.ENDING))
     named = {grant.object_key for grant in unfinished}
     left_overs = sorted(key for key in listed if key in written and key not in named)
+    left_logins = [
+        (database, name)
+        for database, name in listed_logins
+        if name in written and name not in named
+    ]
     return sum(
         _delete(run, findings, lambda: store.delete(key), key)  # noqa: B023 - called at once
         for key in left_overs
+    ) + sum(
+        _delete(run, findings, lambda: remove_login(run.reader(database), name), name)  # noqa: B023 - called at once
+        for database, name in left_logins
     )
 
 
@@ -443,15 +511,17 @@ class AbsenceProof(StepResult):
 
     Attributes:
         store: description of the store that was listed; empty if none is configured.
-        listed: number of objects in the store.
+        databases: mapped databases whose logins were listed.
+        listed: number of objects in the store, and of logins in the databases.
         checked: number of grants whose approvals were checked: all grants.
-        remaining: keys of objects in the store that no live grant covers.
-        missing: numbers of live grants whose extract is not in the store.
-        proved: number of grants whose extract is proved to be deleted by this run.
+        remaining: keys of objects in the store, and names of logins, that no live grant covers.
+        missing: numbers of live grants whose extract or login does not exist.
+        proved: number of grants whose extract or login is proved to be deleted by this run.
         unapproved: numbers of grants without the approvals that their request needs.
     """
 
     store: str = ""
+    databases: tuple[str, ...] = ()
     listed: int = 0
     checked: int = 0
     remaining: tuple[str, ...] = ()
@@ -471,7 +541,13 @@ def prove_absence(run: RunContext[UseRules], findings: StepFindings) -> AbsenceP
         findings.measure(UNAPPROVED, None, "1", target=0)
         return AbsenceProof()
     store = open_extract_store(run.services)
-    present = sorted(version.key for version in store.list_versions("") if not version.is_marker)
+    with run.state.connect() as conn:
+        databases = login_databases(run, conn)
+    logins = read_logins(run, findings, databases, read_traces)
+    servers = {database: run.reader(database).display_name for database in logins}
+    names = {name for listed in logins.values() for name in listed}
+    objects = [version.key for version in store.list_versions("") if not version.is_marker]
+    present = sorted([*objects, *names])
     # The next run deletes the extract of an access that ended after this run started.
     started_at = run.task.started_at or run.now
     with run.state.connect() as conn:
@@ -488,8 +564,13 @@ def prove_absence(run: RunContext[UseRules], findings: StepFindings) -> AbsenceP
         row.request_id
         for row in rows
         if row.state == "ending"
-        and row.store in ("", store.description)
+        and (
+            row.store == servers.get(row.database)
+            if row.object_key.startswith(LOGIN_PREFIX)
+            else row.store in ("", store.description)
+        )
         and (FOLDER, str(row.request_id)) not in folders
+        and not any(name.startswith(f"{LOGIN_PREFIX}{row.request_id}_") for name in names)
     ]
     with run.state.connect() as conn:
         for number in proved:  # short transactions, so that other sessions never wait long
@@ -502,6 +583,7 @@ def prove_absence(run: RunContext[UseRules], findings: StepFindings) -> AbsenceP
         if row.state == "delivered"
         and row.delivered_at < started_at
         and row.object_key not in stored
+        and (row.database in logins or not row.object_key.startswith(LOGIN_PREFIX))
     ]
     unapproved = [row.request_id for row in rows if not _has_approvals(row)]
     _report_proof(findings, remaining, missing, unapproved)
@@ -509,6 +591,7 @@ def prove_absence(run: RunContext[UseRules], findings: StepFindings) -> AbsenceP
     findings.measure(UNAPPROVED, len(unapproved), "1", target=0)
     return AbsenceProof(
         store=store.description,
+        databases=tuple(logins),
         listed=len(present),
         checked=len(rows),
         remaining=tuple(remaining),
@@ -550,6 +633,15 @@ def _report_proof(
     unapproved: Sequence[int],
 ) -> None:
     for key in remaining:
+        if key.startswith(LOGIN_PREFIX):
+            findings.fail(
+                "use.login_remains",
+                _("A database login without a valid access still exists."),
+                _("Find out how it was created, then have the data engineers drop it."),
+                subject=key,
+                for_engineers=_("Drop the role and the schema `{name}`.", name=key),
+            )
+            continue
         findings.fail(
             "use.extract_remains",
             _("An extract without a valid access is still in the extract store."),
@@ -561,8 +653,8 @@ def _report_proof(
         findings.warn(
             "use.extract_missing",
             _(
-                "The extract of request {number} is not in the extract store, although its access "
-                "has not ended.",
+                "The extract or login of request {number} does not exist, although its access has "
+                "not ended.",
                 number=number,
             ),
             _("Find out who deleted or moved it. The requester makes a new request."),
@@ -571,15 +663,15 @@ def _report_proof(
     for number in unapproved:
         findings.fail(
             "use.without_approval",
-            _("The extract of request {number} has no valid approval.", number=number),
-            _("Open an incident: find out how the extract was delivered."),
+            _("The delivery of request {number} has no valid approval.", number=number),
+            _("Open an incident: find out how it was delivered."),
             subject=f"request {number}",
         )
 
 
 _GRANTS = """
 SELECT g.request_id, g.object_key, g.store, g.state, g.expires_at, g.ending_at, g.delivered_at,
-    g.sha256, r.sha256 AS request_sha256, r.requester,
+    g.sha256, r.sha256 AS request_sha256, r.requester, r.content ->> 'database' AS database,
     (r.plan ->> 'needs_second_approval')::boolean AS needs_second,
     (SELECT jsonb_agg(jsonb_build_object(
             'kind', a.kind, 'sha256', a.sha256, 'decision', d.decision,

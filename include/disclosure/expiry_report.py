@@ -59,16 +59,17 @@ def _summary(expiry: Expiry | None, proof: AbsenceProof | None) -> Message:
         return _("Extracts are not configured, so there was nothing to end.")
     if proof.remaining or proof.unapproved:
         return _(
-            "{remaining} of {listed} stored extracts remain without a valid access, and "
-            "{unapproved} of {checked} extracts have no valid approval.",
+            "{remaining} of {listed} stored extracts and database logins remain without a valid "
+            "access, and {unapproved} of {checked} grants have no valid approval.",
             remaining=len(proof.remaining),
             listed=proof.listed,
             unapproved=len(proof.unapproved),
             checked=proof.checked,
         )
     return _(
-        "{ended} accesses ended. A listing of the store with {listed} extracts proves that none is "
-        "left without a valid access. All {checked} approved extracts have valid approvals.",
+        "{ended} accesses ended. A listing of the store and of the database logins, with {listed} "
+        "entries, proves that none is left without a valid access. All {checked} grants have "
+        "valid approvals.",
         ended=len(expiry.ended),
         listed=proof.listed,
         checked=proof.checked,
@@ -78,11 +79,15 @@ def _summary(expiry: Expiry | None, proof: AbsenceProof | None) -> Message:
 def _facts(expiry: Expiry | None, proof: AbsenceProof | None) -> Iterator[Fact]:
     remaining = len(proof.remaining) if proof and expiry and expiry.is_configured else None
     unapproved = len(proof.unapproved) if proof and expiry and expiry.is_configured else None
-    yield Fact(label=_("Extracts that can be opened"), value=expiry.live if expiry else None)
-    yield Fact(label=_("Ended accesses"), value=len(expiry.ended) if expiry else None)
-    yield Fact(label=_("Remaining extracts"), value=remaining, status=must_be_zero(remaining))
     yield Fact(
-        label=_("Extracts without a valid approval"),
+        label=_("Extracts and logins that can be used"), value=expiry.live if expiry else None
+    )
+    yield Fact(label=_("Ended accesses"), value=len(expiry.ended) if expiry else None)
+    yield Fact(
+        label=_("Remaining extracts and logins"), value=remaining, status=must_be_zero(remaining)
+    )
+    yield Fact(
+        label=_("Grants without a valid approval"),
         value=unapproved,
         status=must_be_zero(unapproved),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from include.disclosure.extracts.model import ExtractForm
+from include.disclosure.content import DeliveryForm
 from include.disclosure.extracts.passwords import MINIMUM_KEY, derive_password
 from include.disclosure.grants import Grant
 from include.disclosure.requests import UseRequest
@@ -88,12 +88,12 @@ def password_of(run: RunContext[UseRules], request: UseRequest, grant: Grant) ->
     Raises:
         UsageError: the connection ``extract_store`` has no secret.
     """
-    if request.content.form is ExtractForm.AGE:
+    if request.content.form is DeliveryForm.AGE:
         return ""
     return derive_password(password_key(run), request.sha256, request.requester, grant.attempt)
 
 
-def extract_key(number: int, attempt: str, form: ExtractForm) -> str:
+def extract_key(number: int, attempt: str, form: DeliveryForm) -> str:
     """Return the key of the object that an attempt writes.
 
     Args:

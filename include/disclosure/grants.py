@@ -23,6 +23,7 @@ from sqlalchemy.sql.dml import ReturningInsert
 from include.approvals.approvers import same_person
 from include.disclosure.requests import UseRequest, delete_keys
 from include.disclosure.tables import use_attempt, use_grant, use_opening, use_subject
+from include.services.database import LOGIN_PREFIX
 from include.services.errors import ControlFailed, UsageError
 from include.state.tables import MOMENT
 
@@ -84,13 +85,15 @@ class Grant:
         expires_at: end of the access.
         state: current state.
         attempt: id of the delivery that writes, or wrote, the extract.
-        object_key: key of the extract in the extract store; empty before the delivery.
-        store: description of the extract store; empty before the delivery.
-        delivered_at: when the extract was stored; None before.
-        snapshot_at: time of the snapshot that the extract shows; None before.
-        records: number of records in the extract.
-        size: size of the encrypted file in bytes.
-        file_sha256: SHA-256 of the encrypted file, in hex.
+        object_key: key of the extract in the extract store, or name of the database login; empty
+            before the delivery.
+        store: description of the extract store, or of the database of the login; empty before the
+            delivery.
+        delivered_at: when the extract was stored, or the login was created; None before.
+        snapshot_at: time of the snapshot in which the records were selected; None before.
+        records: number of records in the extract, or that the login may read.
+        size: size in bytes of the encrypted file, or of the text with the address of the login.
+        file_sha256: SHA-256 of this file or text, in hex.
         end_reason: why the access ended; None while it lasts.
         ending_at: when the access ended; None while it lasts.
         ended_by: account of the person who ended the access; empty if a run ended it.
@@ -120,6 +123,11 @@ class Grant:
     ended_at: datetime | None
     confirmed_at: datetime | None
     confirmed_by: str | None
+
+    @property
+    def is_login(self) -> bool:
+        """Return whether the delivery is a database login, not a file."""
+        return self.object_key.startswith(LOGIN_PREFIX)
 
     def is_open(self, now: datetime) -> bool:
         """Return whether the requester may open the extract now."""

@@ -1,4 +1,4 @@
-"""Open a delivered extract: record the opening, then stream the encrypted file."""
+"""Open a delivery: record the opening, then stream the encrypted file or the address of a login."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from sqlalchemy import Engine
 
 from include.disclosure import grants
-from include.disclosure.extracts.model import ExtractForm
+from include.disclosure.content import DeliveryForm
+from include.disclosure.grants import Grant
+from include.disclosure.logins.connection_text import login_text
 from include.disclosure.requests import UseRequest, load_request
 from include.services.clock import Clock
 from include.services.objectstore.base import ObjectStore
@@ -36,7 +38,7 @@ class OpenedExtract:
 def open_extract(
     state: Engine, store: ObjectStore, clock: Clock, number: int, *, person: str, channel: str
 ) -> OpenedExtract:
-    """Record that a person opens an extract, and return its content.
+    """Record that a person opens an extract or a login, and return the content of its file.
 
     The record is committed before the first byte is read. The end of the access is checked at this
     moment; `expire_grants` need not have run.
@@ -61,14 +63,21 @@ def open_extract(
     return OpenedExtract(
         request,
         file_name_of(request.id, request.content.form),
-        grant.size or 0,
-        _pieces(store, grant.object_key),
+        size_of(request, grant),
+        iter([login_text(request, grant)]) if grant.is_login else _pieces(store, grant.object_key),
     )
 
 
-def file_name_of(number: int, form: ExtractForm) -> str:
-    """Return the name of the file of an extract, such as ``extract-17.zip``."""
-    suffix = "csv.age" if form is ExtractForm.AGE else str(form)
+def size_of(request: UseRequest, grant: Grant) -> int:
+    """Return the size in bytes of the file that the requester opens."""
+    return len(login_text(request, grant)) if grant.is_login else grant.size or 0
+
+
+def file_name_of(number: int, form: DeliveryForm) -> str:
+    """Return the name of the file of a delivery, such as ``extract-17.zip`` or ``login-17.txt``."""
+    if form is DeliveryForm.LOGIN:
+        return f"login-{number}.txt"
+    suffix = "csv.age" if form is DeliveryForm.AGE else str(form)
     return f"extract-{number}.{suffix}"
 
 

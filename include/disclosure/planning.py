@@ -10,8 +10,8 @@ from typing import Any
 import psycopg
 from sqlalchemy import Connection
 
-from include.disclosure.content import Filter, RequestContent, UsePlan
-from include.disclosure.extracts.model import MAX_XLSX_ROWS, ExtractForm
+from include.disclosure.content import DeliveryForm, Filter, RequestContent, UsePlan
+from include.disclosure.extracts.model import MAX_XLSX_ROWS
 from include.disclosure.rules import FilterKind, UsableCollection, UseRules
 from include.disclosure.selection import (
     Selection,
@@ -35,7 +35,7 @@ class RequestedRecords:
     """The records of a request in one snapshot of the mapped database.
 
     Attributes:
-        connection: connection on which a REPEATABLE READ, READ ONLY transaction is open.
+        connection: connection on which a REPEATABLE READ transaction is open.
         collection: collection of the data map.
         usable: rule of the collection in use.yaml.
         selection: the selected records.
@@ -94,13 +94,30 @@ def check_content(run: RunContext[UseRules], content: RequestContent) -> list[st
             )
     if not content.case.strip():
         raise UsageError("The case reference is missing.", "Name the case of the request.")
-    is_for_machine = content.form is ExtractForm.AGE
+    _check_login(rules, content, collection)
+    is_for_machine = content.form is DeliveryForm.AGE
     if is_for_machine != bool(content.recipient):
         raise UsageError(
             "An extract for a machine needs its age key, and other extracts have none.",
             "Enter the public key, which begins with age1, or choose another form.",
         )
     return refused_fields(run, content)
+
+
+def _check_login(rules: UseRules, content: RequestContent, collection: MappedCollection) -> None:
+    """Raise UsageError if a database login may not be requested for these records."""
+    if content.form is not DeliveryForm.LOGIN:
+        return
+    if rules.logins is None or content.database not in rules.logins.databases:
+        raise UsageError(
+            f"No database login may be requested for {content.database}.", "Request a file instead."
+        )
+    if not collection.primary_key:
+        raise UsageError(
+            f"{content.collection} has no primary key, so a login cannot be confined to the "
+            "approved records.",
+            "Request a file instead.",
+        )
 
 
 def refused_fields(run: RunContext[UseRules], content: RequestContent) -> list[str]:
@@ -121,7 +138,12 @@ def refused_fields(run: RunContext[UseRules], content: RequestContent) -> list[s
 
 @contextmanager
 def open_records(
-    run: RunContext[UseRules], conn: Connection, content: RequestContent, keys: Collection[str]
+    run: RunContext[UseRules],
+    conn: Connection,
+    content: RequestContent,
+    keys: Collection[str],
+    *,
+    is_read_only: bool = True,
 ) -> Iterator[RequestedRecords]:
     """Open a snapshot of the requested records, and plan the request in it.
 
@@ -132,6 +154,7 @@ def open_records(
         conn: the state database.
         content: content of the request.
         keys: uploaded keys of the request.
+        is_read_only: whether the transaction may not write. The caller commits what it writes.
 
     Raises:
         UsageError: the request is not valid, or the table differs from the data map.
@@ -145,7 +168,7 @@ def open_records(
     address = run.reader(content.database)
     with address.connect() as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        connection.read_only = True
+        connection.read_only = is_read_only
         try:
             selection = compile_selection(
                 content,
@@ -218,7 +241,7 @@ def key_filter(content: RequestContent) -> Filter | None:
     return next((entry for entry in content.filters if entry.kind is FilterKind.KEY), None)
 
 
-def plan_problem(rules: UseRules, plan: UsePlan, form: ExtractForm) -> Message | None:
+def plan_problem(rules: UseRules, plan: UsePlan, form: DeliveryForm) -> Message | None:
     """Return why a plan cannot be approved; None if it can.
 
     Args:
@@ -239,7 +262,7 @@ def plan_problem(rules: UseRules, plan: UsePlan, form: ExtractForm) -> Message |
             records=plan.records,
             most=rules.most_records,
         )
-    if form is ExtractForm.XLSX and plan.records > MAX_XLSX_ROWS:
+    if form is DeliveryForm.XLSX and plan.records > MAX_XLSX_ROWS:
         return _(
             "The selection matches {records} records; an Excel file has at most {most}. Choose the "
             "ZIP file.",

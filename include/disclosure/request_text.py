@@ -54,7 +54,7 @@ def describe_request(pack: PolicyPack, request: UseRequest) -> list[tuple[Messag
         (_("Records left out because of an erasure request"), _number(plan.excluded)),
         (_("Keys that match no record"), _number(plan.unknown_keys)),
         (_("Days"), _number(content.days)),
-        (_("Form of the extract"), FORMS[content.form]),
+        (_("Form of the delivery"), FORMS[content.form]),
     ]
 
 

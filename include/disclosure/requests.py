@@ -167,6 +167,16 @@ def requesters_of(conn: Connection, numbers: Collection[int]) -> dict[int, str]:
     return {row.id: row.requester for row in conn.execute(query)}
 
 
+def databases_of(conn: Connection, numbers: Collection[int]) -> dict[int, str]:
+    """Return the database of each request: number -> mapped database.
+
+    The requests are not verified.
+    """
+    database = use_request.c.content["database"].astext
+    query = select(use_request.c.id, database).where(use_request.c.id.in_(numbers))
+    return {row[0]: row[1] for row in conn.execute(query)}
+
+
 def keys_of(conn: Connection, request: UseRequest) -> frozenset[str]:
     """Return the uploaded keys of a request.
 

@@ -115,6 +115,20 @@ class UsePurpose(Rule):
         return translated_message(self.title)
 
 
+class LoginRules(Rule):
+    """Database logins as a form of delivery.
+
+    Attributes:
+        databases: Mapped databases in which a login may be requested. The workflow's own login
+            needs ``CREATEROLE``, and on the database ``CREATE`` and ``CONNECT`` with the grant
+            option (PostgreSQL 16 to 18).
+        sessions: Largest number of simultaneous sessions of a login.
+    """
+
+    databases: Annotated[tuple[Name, ...], AfterValidator(require_items)]
+    sessions: Annotated[int, Field(ge=1, le=20)] = 2
+
+
 class UseRules(SectionRules):
     """Which customer information staff may request, who approves it, and when access ends.
 
@@ -130,6 +144,7 @@ class UseRules(SectionRules):
         confirm_within: Time after the end of the access within which the requester confirms that
             local copies are deleted. After this time, the missing confirmation is a finding.
         owner: Role of roles.yaml that is responsible for the use of customer information.
+        logins: Where database logins may be requested. Without it, only files are delivered.
         accesses: Log of accesses to customer records and the approvals to compare it with. Without
             it, the report states that accesses were not compared.
     """
@@ -143,6 +158,7 @@ class UseRules(SectionRules):
     remind_before: PositivePeriod = Period.parse("PT24H")
     confirm_within: PositivePeriod = Period.parse("P3D")
     owner: Identifier
+    logins: LoginRules | None = None
     accesses: AccessRules | None = None
 
     def purpose(self, purpose_id: str) -> UsePurpose | None:
@@ -176,6 +192,9 @@ def check_rules(rules: UseRules, pack: PackNames) -> Iterator[tuple[Loc, str]]:
     yield from find_duplicates("collections", "collection", names)
     for number, usable in enumerate(rules.collections):
         yield from _check_collection(usable, number, pack)
+    for number, database in enumerate(rules.logins.databases if rules.logins else ()):
+        if database not in pack.inventory:
+            yield ("logins", "databases", number), f"the pack maps no database {database!r}"
     if rules.accesses is not None:
         for path, message in check_accesses(rules.accesses, pack):
             yield ("accesses", *path), message

@@ -228,12 +228,28 @@ def extract_query(
     Raises:
         UsageError: the table lacks a column, or a mask does not fit the type of its column.
     """
+    order = SQL(", ").join(quoted("t", name) for name in order_by) if order_by else SQL("1")
+    return SQL("SELECT {} FROM {} WHERE {} ORDER BY {}").format(
+        shown_columns(columns, shapes), selection.source, kept_records(selection), order
+    )
+
+
+def shown_columns(
+    columns: Sequence[PlannedColumn], shapes: Mapping[str, ColumnShape]
+) -> Composable:
+    """Return the output columns of a SELECT over the table ``t``, each with its mask.
+
+    Percent signs are doubled, as a query with bound values requires.
+
+    Raises:
+        UsageError: the table lacks a column, or a mask does not fit the type of its column.
+    """
     if missing := [column.name for column in columns if column.name not in shapes]:
         raise UsageError(
             f"The table has no column {', '.join(missing)}.",
             "Correct the data map, and request the information again.",
         )
-    shown = SQL(", ").join(
+    return SQL(", ").join(
         SQL("{} AS {}").format(
             quoted("t", column.name)
             if column.mask == "show"
@@ -242,10 +258,11 @@ def extract_query(
         )
         for column in columns
     )
-    order = SQL(", ").join(quoted("t", name) for name in order_by) if order_by else SQL("1")
-    return SQL("SELECT {} FROM {} WHERE {} AND NOT {} ORDER BY {}").format(
-        shown, selection.source, selection.condition, _is_true(selection.excluded), order
-    )
+
+
+def kept_records(selection: Selection) -> Composable:
+    """Return the SQL condition of the records that are delivered."""
+    return SQL("{} AND {}").format(selection.condition, _kept(selection))
 
 
 def _masked(name: str, shape: ColumnShape, mask: DisplayMask) -> Composable:
@@ -253,10 +270,6 @@ def _masked(name: str, shape: ColumnShape, mask: DisplayMask) -> Composable:
     if mask == "erase":  # an extract may have empty values where the table allows none
         return SQL("NULL::text")
     return escape_percent(masked_value(name, shape, mask))
-
-
-def _is_true(condition: Composable) -> Composable:
-    return SQL("({} IS TRUE)").format(condition)
 
 
 def counting_query(selection: Selection, usable: UsableCollection) -> Composed:
@@ -296,12 +309,11 @@ def subjects_query(selection: Selection, usable: UsableCollection) -> Composed:
     """Return the SELECT with the key of each data subject in the extract, as text."""
     return SQL(
         "SELECT DISTINCT s.key FROM {source}, unnest(ARRAY[{keys}]) AS s (key) "
-        "WHERE {condition} AND {kept} AND s.key IS NOT NULL"
+        "WHERE {kept} AND s.key IS NOT NULL"
     ).format(
         source=selection.source,
         keys=SQL(", ").join(map(_text, usable.subjects)),
-        condition=selection.condition,
-        kept=_kept(selection),
+        kept=kept_records(selection),
     )
 
 

@@ -10,9 +10,8 @@ from pydantic import AwareDatetime
 from sqlalchemy import Connection
 
 from include.disclosure import requests
-from include.disclosure.content import RequestContent, UsePlan
+from include.disclosure.content import DeliveryForm, RequestContent, UsePlan
 from include.disclosure.extract_store import check_extract_store
-from include.disclosure.extracts.model import ExtractForm
 from include.disclosure.planning import open_records, plan_problem
 from include.disclosure.requests import UseRequest
 from include.disclosure.roster import StaffRoster, read_roster
@@ -131,7 +130,7 @@ def prepare_request(
     return requests.store_request(conn, content, plan, keys, at)
 
 
-def require_plan(run: RunContext[UseRules], plan: UsePlan, form: ExtractForm) -> None:
+def require_plan(run: RunContext[UseRules], plan: UsePlan, form: DeliveryForm) -> None:
     """Raise UsageError if a plan cannot be approved."""
     problem = plan_problem(run.rules, plan, form)
     if problem is not None:

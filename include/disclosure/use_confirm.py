@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import AwareDatetime
 
 from include.disclosure import grants
+from include.disclosure.login_expiry import remove_login_now
 from include.disclosure.requests import load_request
 from include.disclosure.rules import CLAUSE_USE, UseRules
 from include.disclosure.use_check import action_of
@@ -55,7 +56,9 @@ def confirm_copies(run: RunContext[UseRules], findings: StepFindings) -> Confirm
         if not isinstance(number, int):
             raise UsageError("No request number was entered.", "Enter it in the form in Airflow.")
         at = run.task.triggered_at or run.now
-        grant = grants.confirm_deletion(conn, load_request(conn, number), run.triggered_by, at)
+        request = load_request(conn, number)
+        grant = grants.confirm_deletion(conn, request, run.triggered_by, at)
+    remove_login_now(run, grant, request.content.database)
     assert grant.confirmed_at is not None
     assert grant.confirmed_by is not None
     return Confirmation(

@@ -13,8 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from include.approvals.form import HAS_WORDS, Field, FormSections, read_form
-from include.disclosure.content import Filter, RequestContent, digest_keys
-from include.disclosure.extracts.model import ExtractForm
+from include.disclosure.content import DeliveryForm, Filter, RequestContent, digest_keys
 from include.disclosure.rules import LARGEST_DURATION, USE, FilterKind, UseRules
 from include.messages import Message, _
 from include.policy import PolicyPack
@@ -37,10 +36,11 @@ class UseAction(StrEnum):
     CONFIRM = "confirm"
 
 
-FORMS: Mapping[ExtractForm, Message] = {
-    ExtractForm.XLSX: _("Excel file with a password (at most 100,000 records)"),
-    ExtractForm.ZIP: _("ZIP file with a password, for large tables"),
-    ExtractForm.AGE: _("File for a machine, encrypted to its age key"),
+FORMS: Mapping[DeliveryForm, Message] = {
+    DeliveryForm.XLSX: _("Excel file with a password (at most 100,000 records)"),
+    DeliveryForm.ZIP: _("ZIP file with a password, for large tables"),
+    DeliveryForm.AGE: _("File for a machine, encrypted to its age key"),
+    DeliveryForm.LOGIN: _("Database login that reads only these fields and records"),
 }
 
 
@@ -157,11 +157,18 @@ def use_form(pack: PolicyPack) -> FormSections:
             ),
             Field(
                 "form",
-                _("Form of the extract"),
+                _("Form of the delivery"),
                 "choice",
-                _("The password is sent by mail; the file is opened on the compliance pages."),
-                options={str(form): title for form, title in FORMS.items()},
-                value=str(ExtractForm.XLSX),
+                _(
+                    "The password is sent by mail; the file, or the address of the database, is on "
+                    "the compliance pages."
+                ),
+                options={
+                    str(form): title
+                    for form, title in FORMS.items()
+                    if form is not DeliveryForm.LOGIN or (rules and rules.logins)
+                },
+                value=str(DeliveryForm.XLSX),
             ),
             Field(
                 "recipient",
@@ -280,7 +287,7 @@ def read_use_form(
             "filters": filters,
             "days": values["days"],
             "case": values["case"],
-            "form": values.get("form") or str(ExtractForm.XLSX),
+            "form": values.get("form") or str(DeliveryForm.XLSX),
             "recipient": values.get("recipient") or "",
         },
         keys,

@@ -14,8 +14,8 @@ from sqlalchemy import Connection
 from include.approvals import registry
 from include.approvals.registry import Request
 from include.disclosure import grants, requests
+from include.disclosure.content import DeliveryForm
 from include.disclosure.extract_store import password_of
-from include.disclosure.extracts.model import ExtractForm
 from include.disclosure.grants import Grant, GrantState
 from include.disclosure.notification_kinds import APPROVAL, DELIVERED
 from include.disclosure.requests import UseRequest
@@ -89,10 +89,17 @@ def queue_delivery(
     employee: Employee,
 ) -> None:
     """Queue the mail that tells the requester where the extract is, with its password."""
-    if request.content.form is ExtractForm.AGE:
+    if request.content.form is DeliveryForm.AGE:
         line = _(
             "Your extract of request {number} can be opened until {expires_at}. Only the machine "
             "with the age key can decrypt it.",
+            number=request.id,
+            expires_at=grant.expires_at,
+        )
+    elif request.content.form is DeliveryForm.LOGIN:
+        line = _(
+            "Your database login of request {number} can be used until {expires_at}. The page Use "
+            "of information names the server and the user. Password:",
             number=request.id,
             expires_at=grant.expires_at,
         )

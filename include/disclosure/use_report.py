@@ -6,13 +6,15 @@ from collections.abc import Iterator
 
 from include.approvals import registry
 from include.disclosure.approval import APPROVE, APPROVE_SECOND, UseApproval
-from include.disclosure.delivery import DELIVER, VERIFY, Delivery
+from include.disclosure.content import DeliveryForm
+from include.disclosure.delivery import DELIVER, Delivery
 from include.disclosure.request_text import describe_request
 from include.disclosure.requests import UseRequest
 from include.disclosure.rules import CLAUSE_USE, UseRules
 from include.disclosure.use_check import CHECK, action_of
 from include.disclosure.use_confirm import CONFIRM_COPIES
 from include.disclosure.use_form import UseAction
+from include.disclosure.verification import VERIFY
 from include.messages import Message, _, verbatim
 from include.notify.sending import SEND_TITLE, STEP_SEND
 from include.reports.conclusion import Conclusion
@@ -25,6 +27,18 @@ _ITEM, _CONTENT = _("Item"), _("Content")
 CANNOT_RECALL = _(
     "A downloaded file cannot be recalled. The password and the encryption protect it, and the "
     "requester has to confirm that all local copies are deleted."
+)
+
+LOGIN_REVEALS = _(
+    "The login reads the approved fields of the approved records, and no other record or field. As "
+    "for every user of the database server, the system catalogue also shows it names, definitions "
+    "of tables, views and functions with the constants in them, sizes of tables, and the plans and "
+    "row counts of its own queries."
+)
+LOGIN_ENDS = _(
+    "When the approved time is over, the view shows no record, and the next hourly run removes the "
+    "login. If the access ends earlier because the requester left or a data subject asked for "
+    "erasure, the login works until this run. Records that it has already read cannot be recalled."
 )
 
 
@@ -125,10 +139,20 @@ def _sections(
         rows = [
             (_("Approved at"), Message(text="{at}", values={"at": delivery.approved_at})),
             (_("Access ends"), Message(text="{at}", values={"at": delivery.expires_at})),
-            (_("SHA-256 of the encrypted file"), verbatim(delivery.file_sha256)),
         ]
-        table = text_table(_("Stored extract"), (_ITEM, _CONTENT), rows)
-        yield Section(heading=_("Delivery"), blocks=[table, Paragraph(text=CANNOT_RECALL)])
+        if request.content.form is DeliveryForm.LOGIN:
+            rows.append((_("User of the database login"), verbatim(delivery.object_key)))
+            title, remarks = _("Delivered database login"), [LOGIN_REVEALS, LOGIN_ENDS]
+        else:
+            rows.append((_("SHA-256 of the encrypted file"), verbatim(delivery.file_sha256)))
+            title, remarks = _("Stored extract"), [CANNOT_RECALL]
+        yield Section(
+            heading=_("Delivery"),
+            blocks=[
+                text_table(title, (_ITEM, _CONTENT), rows),
+                *(Paragraph(text=remark) for remark in remarks),
+            ],
+        )
 
 
 def _decision(approval: UseApproval) -> Message:

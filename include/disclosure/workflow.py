@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from include.disclosure import expiry_report, grants, use_report
 from include.disclosure.accesses.step import COMPARE
 from include.disclosure.approval import APPROVE, APPROVE_SECOND
-from include.disclosure.delivery import DELIVER, VERIFY
+from include.disclosure.delivery import DELIVER
 from include.disclosure.expiry import EXPIRE, PROVE
 from include.disclosure.grants import GrantState
 from include.disclosure.notification_kinds import APPROVAL, CONFIRM, DELIVERED, ENDING
@@ -28,6 +28,7 @@ from include.disclosure.use_notifications import (
     ending_still_due,
     passwords,
 )
+from include.disclosure.verification import VERIFY
 from include.messages import Message, _
 from include.services.errors import ParcelSealError
 from include.workflow.declaration import (

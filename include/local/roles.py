@@ -10,15 +10,14 @@ from psycopg import sql
 from include.registry import logins
 
 COURIER, COURIER_OWNER = "courier", "courier_owner"
-COURIER_READER = "courier_reader"
+COURIER_READER, COURIER_USE = "courier_reader", "courier_use"
 
 
 def courier_roles() -> dict[str, str]:
     """Return the roles of the sample courier's database: role -> server-wide attributes.
 
-    The roles are the owner, the reader and the logins of workflows. The attributes, for
-    `create_roles`, are empty texts, because none of these roles needs an attribute such as
-    ``CREATEDB``.
+    The roles are the owner, the reader and the logins of workflows. `grant_courier` gives
+    ``CREATEROLE`` to the role that creates transient logins; no other role needs an attribute.
     """
     workflows = [login.sample_role for login in logins()]
     return dict.fromkeys([COURIER_OWNER, COURIER_READER, *workflows], "")
@@ -95,3 +94,7 @@ def grant_courier(admin: psycopg.Connection) -> None:
     # Only an owner drops a partition. Not inherited: used by SET ROLE, or not at all.
     admin.execute("GRANT courier_owner TO courier_retention WITH INHERIT FALSE, SET TRUE")
     grant_connect(admin, COURIER, [role for role in courier_roles() if role != COURIER_OWNER])
+    # For the transient logins that use.yaml allows.
+    admin.execute(f"ALTER ROLE {COURIER_USE} CREATEROLE")
+    admin.execute(f"GRANT CREATE ON DATABASE {COURIER} TO {COURIER_USE}")
+    admin.execute(f"GRANT CONNECT ON DATABASE {COURIER} TO {COURIER_USE} WITH GRANT OPTION")

@@ -162,6 +162,18 @@ DRILL_CREATE = Right(
     "a drill creates a database and restores into it",
 )
 
+USE_LOGINS = "a transient login is created for an approved request (`logins` in use.yaml)"
+USE_ROLE = Right("use_db", "use_information", "ALTER ROLE {role} CREATEROLE", USE_LOGINS)
+USE_SCHEMA = Right(
+    "use_db", "use_information", "GRANT CREATE ON DATABASE {database} TO {role}", USE_LOGINS
+)
+USE_CONNECT = Right(
+    "use_db",
+    "use_information",
+    "GRANT CONNECT ON DATABASE {database} TO {role} WITH GRANT OPTION",
+    USE_LOGINS,
+)
+
 _DECLARED = tuple(value for value in list(globals().values()) if isinstance(value, Right))
 
 

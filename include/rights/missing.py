@@ -212,6 +212,20 @@ def lacks_drill(login: Login) -> Iterator[MissingRight]:
         yield login.lacks(declared.DRILL_CREATE, "CREATEDB")
 
 
+def lacks_transient_logins(login: Login) -> Iterator[MissingRight]:
+    """Yield the rights to create transient logins for approved requests, if a login lacks them."""
+    query = "SELECT rolcreaterole OR rolsuper FROM pg_roles WHERE rolname = current_user"
+    if not login.ask(query):
+        yield login.lacks(declared.USE_ROLE, "CREATEROLE")
+    name = scalar(login.connection, "SELECT current_database()::text")
+    for right, privilege in (
+        (declared.USE_SCHEMA, "CREATE"),
+        (declared.USE_CONNECT, "CONNECT WITH GRANT OPTION"),
+    ):
+        if not login.ask("SELECT has_database_privilege(current_database(), %s)", privilege):
+            yield login.lacks(right, f"{privilege} on database {name}", database=Identifier(name))
+
+
 def lacks_state(login: Login) -> Iterator[MissingRight]:
     """Yield the rights that a login needs to migrate and use the state database, but lacks."""
     if not login.ask("SELECT has_database_privilege(current_database(), 'CREATE')"):

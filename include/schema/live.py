@@ -24,7 +24,8 @@ _KINDS: dict[str, Kind] = {
     "f": "foreign_table",
 }
 # Omitted: partitions, which are part of their parent; temporary tables; and tables of extensions
-# (PostGIS' spatial_ref_sys), which hold no data of the company.
+# (PostGIS' spatial_ref_sys), and the schemas of transient logins (`LOGIN_PREFIX`), which hold no
+# data of the company.
 _TABLES = """
 SELECT c.oid, n.nspname::text AS schema, c.relname::text AS name, c.relkind::text AS kind,
        obj_description(c.oid, 'pg_class') AS comment,
@@ -37,7 +38,7 @@ SELECT c.oid, n.nspname::text AS schema, c.relname::text AS name, c.relkind::tex
            AS parents
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition AND c.relpersistence <> 't'
-  AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+  AND n.nspname !~ '^(pg_|parcelseal_use_)' AND n.nspname <> 'information_schema'
   AND (%(schemas)s::text[] IS NULL OR n.nspname = ANY (%(schemas)s))
   AND NOT EXISTS (SELECT FROM pg_depend d
                   WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')

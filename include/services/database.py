@@ -76,6 +76,10 @@ SECRETS = {"sslpassword", "oauth_client_secret", "scram_client_key", "scram_serv
 reads those. libpq has no variables of the environment for them."""
 SERVICE = "parcelseal"  # name of the service in the file that has them
 
+LOGIN_PREFIX = "parcelseal_use_"
+"""Start of the names of transient logins and of their schemas (`include.disclosure.logins`). The
+schemas contain copies of keys for a few days, and are no part of the company's data."""
+
 PRINTING: Mapping[str, str] = {
     "TimeZone": "UTC",
     "DateStyle": "ISO, YMD",

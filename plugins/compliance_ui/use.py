@@ -21,11 +21,11 @@ from include.disclosure.approval import FIRST, SECOND
 from include.disclosure.expiry_report import REASONS
 from include.disclosure.extract_store import STORE, has_extract_store
 from include.disclosure.grants import Grant, GrantState
-from include.disclosure.opening import file_name_of, open_extract
+from include.disclosure.opening import file_name_of, open_extract, size_of
 from include.disclosure.request_text import describe_request, purpose_title
 from include.disclosure.requests import UseRequest, load_request, run_of
 from include.disclosure.rules import USE
-from include.disclosure.use_report import CANNOT_RECALL
+from include.disclosure.use_report import CANNOT_RECALL, LOGIN_ENDS
 from include.disclosure.workflow import USE_INFORMATION
 from include.messages import Message, _, verbatim
 from include.notify.outbox import Run
@@ -188,7 +188,7 @@ def download_extract(request: Request, visitor: UseVisitor, number: Number) -> R
 
     name = file_name_of(number, use.content.form)
     try:
-        return StreamedDownload(read, _turns, name, "application/octet-stream", grant.size)
+        return StreamedDownload(read, _turns, name, "application/octet-stream", size_of(use, grant))
     except UsageError:  # the access ended a moment ago
         return _detail(request, services, visitor, number, _CANNOT_BE_OPENED)
 
@@ -247,7 +247,7 @@ def _detail(
         ended_by=name_of(grant.ended_by) if grant is not None and grant.ended_by else "",
         confirmed_by=name_of(grant.confirmed_by) if grant and grant.confirmed_by else "",
         copies=_copies(grant, len(opened)),
-        cannot_recall=CANNOT_RECALL,
+        cannot_recall=LOGIN_ENDS if grant is not None and grant.is_login else CANNOT_RECALL,
         is_own=is_own,
         may_download=is_own and is_open and configured,
         configured=configured,

@@ -83,6 +83,35 @@ def test_restore_keeps_comments_and_grants_of_large_objects(
     assert f"{reader}=r" in str(grants)
 
 
+def test_backup_leaves_out_transient_login_and_restores_with_owners(
+    new_database: Callable[..., DatabaseAddress],
+    target: DatabaseAddress,
+    store: DirectoryStore,
+    recipients: list[Recipient],
+    signer: Signer,
+    operations: Holder,
+) -> None:
+    """The role of the login is dropped before the restore, as after the end of an access."""
+    login = "parcelseal_use_17_0123456789ab"
+    origin = new_database("CREATE TABLE t (id int PRIMARY KEY, x text); INSERT INTO t VALUES (1)")
+    run(
+        origin,
+        f"""CREATE ROLE {login} LOGIN; CREATE SCHEMA {login};
+        CREATE TABLE {login}.approved_key AS SELECT id FROM t;
+        CREATE VIEW {login}.t WITH (security_barrier) AS SELECT t.id FROM t;
+        GRANT USAGE ON SCHEMA {login} TO {login}; GRANT SELECT ON {login}.t TO {login};""",
+    )
+    taken = take(origin, store, recipients, signer)
+    run(origin, f"DROP SCHEMA {login} CASCADE; DROP OWNED BY {login}; DROP ROLE {login}")
+    assert [(table.schema_name, table.name) for table in taken.manifest.tables] == [("public", "t")]
+    source = taken.source(operations.opening)
+    access = TargetAccess(target, owners=True, is_new=True)
+    assert restore(source, target, owners=True, prepare=access.close).differences == ()
+    access.open()
+    assert compare(source, target).definitions == Definitions()
+    assert rows(target, f"SELECT FROM pg_namespace WHERE nspname = '{login}'") == []
+
+
 def test_restore_into_server_without_tablespace_succeeds(
     new_database: Callable[..., DatabaseAddress],
     server: DatabaseAddress,

@@ -13,7 +13,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from include.cli import config
-from include.cli.config_connect import pack_queries, query_logins
+from include.cli.config_connect import pack_queries, query_logins, transient_logins
 from include.policy import SHIPPED
 from include.registry import load_pack, workflows
 from include.services.database import DatabaseAddress
@@ -112,3 +112,27 @@ def test_config_check_message_about_missing_select_right_contains_the_workflow_o
     (problem,) = problems
     assert problem.message.startswith(f"{role} lacks SELECT on partner_id, name")
     assert problem.message.endswith("of public.partner; needed by review_partners.")
+
+
+def test_config_check_lists_rights_that_the_creation_of_transient_logins_lacks(
+    database: str,
+) -> None:
+    role = "use_without_rights"
+    login = DatabaseAddress.from_conninfo(make_conninfo(database, user=role, password="x"))
+    services: Any = SimpleNamespace(
+        pack=load_pack(SHIPPED), role_database=lambda conn_id, mapped: login
+    )
+    with psycopg.connect(database, autocommit=True) as admin:
+        admin.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x'".encode())
+        try:
+            problems = list(transient_logins(services))
+            for problem in problems:
+                admin.execute((problem.grant or "").encode())
+            assert list(transient_logins(services)) == []
+        finally:
+            admin.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
+    assert [problem.message.split(";")[0].split(" on database")[0] for problem in problems] == [
+        f"{role} lacks CREATEROLE",
+        f"{role} lacks CREATE",
+        f"{role} lacks CONNECT WITH GRANT OPTION",
+    ]

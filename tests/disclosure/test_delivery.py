@@ -10,7 +10,7 @@ import pytest
 import pyzipper
 from sqlalchemy import text
 
-from include.disclosure import delivery, grants
+from include.disclosure import delivery, grants, verification
 from include.disclosure.approval import APPROVE, APPROVE_SECOND
 from include.disclosure.content import digest_document
 from include.disclosure.delivery import DELIVER, deliver_extract
@@ -185,7 +185,7 @@ def test_delivery_is_deleted_if_the_access_ended_meanwhile(
         return record(conn, *args, **more)  # type: ignore[arg-type] # passed on
 
     monkeypatch.setattr("include.disclosure.grants.record_delivery", end_first)
-    with pytest.raises(ControlFailed, match="ended while its extract was written"):
+    with pytest.raises(ControlFailed, match="ended while it was delivered"):
         run.step(DELIVER)
     assert company.objects() == []
 
@@ -260,7 +260,7 @@ def test_delivery_that_ends_after_the_expiry_is_deleted(
         return write(*args, **more)
 
     monkeypatch.setattr(delivery, "write_extract", slow)
-    with pytest.raises(ControlFailed, match="ended while its extract was written"):
+    with pytest.raises(ControlFailed, match="ended while it was delivered"):
         run.step(DELIVER)
     assert company.objects() == []
     assert grant_of(company, number).state is GrantState.DELIVERING
@@ -297,7 +297,7 @@ def test_verify_reports_extract_with_more_records_than_were_approved(
     run, _number = approved(company)
     run.step(DELIVER)
     more = CountedExtract(records=6, columns=4)
-    monkeypatch.setattr(delivery, "count_extract", lambda *_: more)
+    monkeypatch.setattr(verification, "count_extract", lambda *_: more)
     assert [finding.code for finding in run.verify().findings] == ["use.more_than_approved"]
 
 

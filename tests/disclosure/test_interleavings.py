@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
@@ -15,9 +16,11 @@ from tests.disclosure.use_machine import UseMachine
 
 # A failing sequence is reported as it was drawn: shrinking takes minutes and runs the same steps.
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
-RUNS = int(os.environ.get("TEST_USE_RUNS", "200"))
+RUNS = int(os.environ.get("TEST_USE_RUNS", "150"))
+LONGER = "TEST_USE_RUNS" in os.environ
 
 
+@pytest.mark.timeout(0 if LONGER else 900)
 def test_random_sequences_of_requests_and_extracts_keep_the_invariants(
     company: UseCompany,
 ) -> None:

@@ -10,19 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg import sql
 from sqlalchemy import Engine, text
 
 from include.approvals.required_action import Answer, RequiredAction
 from include.disclosure.approval import APPROVE, APPROVE_SECOND, UseApproval
 from include.disclosure.content import RequestContent
-from include.disclosure.delivery import DELIVER, VERIFY
+from include.disclosure.delivery import DELIVER
 from include.disclosure.expiry import EXPIRE, PROVE
 from include.disclosure.extract_store import STORE
 from include.disclosure.requests import UseRequest
-from include.disclosure.rules import USE, UseRules
+from include.disclosure.rules import USE, LoginRules, UseRules
 from include.disclosure.use_check import CHECK, prepare_request
 from include.disclosure.use_form import make_content
 from include.disclosure.use_notifications import passwords
+from include.disclosure.verification import VERIFY
 from include.evidence.model import StepRecord
 from include.evidence.step_findings import StepFindings, record_step
 from include.holds import registry as holds
@@ -36,6 +38,7 @@ from include.policy.purposes import Purpose
 from include.policy.rules import Calendar, Role
 from include.service_container import Services
 from include.services.connections import ConnectionSpec
+from include.services.database import LOGIN_PREFIX
 from include.services.objectstore.directory import DirectoryStore
 from include.workflow.run_context import RunContext, TaskState, context_of
 from include.workflow.step import HumanTask, Step
@@ -88,6 +91,9 @@ RULES = UseRules.model_validate(
         "owner": "information_management",
     }
 )
+WITH_LOGINS = RULES.model_copy(
+    update={"logins": LoginRules.model_validate({"databases": ["shop"], "sessions": 2})}
+)
 _PERSONAL = ("customer_id", "name", "phone", "id_number", "birth_date", "note")
 
 
@@ -114,6 +120,7 @@ class UseCompany:
         pack: the policy pack.
         extract_spec: connection of the extract store; None if it is not configured.
         runs: number of runs that were started.
+        login: connection string of the workflow's own login; empty for that of ``source``.
     """
 
     source: str
@@ -123,6 +130,7 @@ class UseCompany:
     pack: PolicyPack
     extract_spec: ConnectionSpec | None
     runs: int = 0
+    login: str = ""
     is_last_try: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -131,7 +139,7 @@ class UseCompany:
         """Services with the connections of this company."""
         keys = {"current": "1", "keys": {"1": "k" * 32}}
         specs = {
-            "shop_db": connection("shop_db", self.source),
+            "shop_db": connection("shop_db", self.login or self.source),
             "state_db": ConnectionSpec("state_db", "postgres", extra={"erasure_keys": keys}),
         }
         if self.extract_spec is not None:
@@ -423,6 +431,29 @@ def release_hold(company: UseCompany, number: int) -> None:
     """Release a legal hold."""
     with company.state.begin() as conn:
         holds.release(conn, company.clock, number, released_by="legal", reason="case closed")
+
+
+def drop_logins(source: str, grantor: str = "") -> None:
+    """Drop all transient logins, which other tests of the same server would find.
+
+    Args:
+        source: connection string of the database, with a superuser's login.
+        grantor: role that granted the logins the right to connect; empty if none did.
+    """
+    with psycopg.connect(source, autocommit=True) as admin:
+        rows = admin.execute(
+            "SELECT rolname FROM pg_roles WHERE starts_with(rolname, %s)", [LOGIN_PREFIX]
+        ).fetchall()
+        for (name,) in rows:
+            role, database = sql.Identifier(name), sql.Identifier(admin.info.dbname)
+            admin.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(role))
+            admin.execute(sql.SQL("DROP OWNED BY {}").format(role))
+            if grantor:
+                admin.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(grantor)))
+                revoke = sql.SQL("REVOKE CONNECT ON DATABASE {} FROM {}")
+                admin.execute(revoke.format(database, role))
+                admin.execute("RESET ROLE")
+            admin.execute(sql.SQL("DROP ROLE {}").format(role))
 
 
 def erase(company: UseCompany, subject: str) -> None:

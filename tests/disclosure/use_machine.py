@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+import psycopg
 import pyzipper
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -29,15 +30,20 @@ from include.disclosure.use_check import CHECK
 from include.disclosure.use_confirm import CONFIRM_COPIES
 from include.evidence.model import Outcome
 from include.holds.registry import HoldKind, active_holds
+from include.services.clock import SystemClock
+from include.services.database import LOGIN_PREFIX
 from include.services.errors import ControlFailed, CouldNotRun, UsageError
 from include.services.objectstore.base import StoreError
 from tests.disclosure.use_fixtures import (
     EMPLOYEES,
     RULES,
+    WITH_LOGINS,
     UseCompany,
     UseRun,
+    drop_logins,
     erase,
     hold,
+    new_pack,
     release_hold,
 )
 
@@ -67,6 +73,7 @@ class ModelledRequest:
         is_delivered: whether a delivery succeeded.
         is_ended: whether the access was ended.
         openings: number of successful openings.
+        is_login: whether a database login is delivered in place of a file.
     """
 
     run: UseRun
@@ -87,6 +94,7 @@ class ModelledRequest:
     is_ended: bool = False
     openings: int = 0
     refusals: list[str] = field(default_factory=list)
+    is_login: bool = False
 
     @property
     def approved_at(self) -> datetime | None:
@@ -117,23 +125,35 @@ class UseMachine(RuleBasedStateMachine):
         self.department = "service"
         self.erased: dict[int, datetime] = {}
         self.holds: dict[int, set[int]] = {}  # number of an active hold -> customers on hold
+        self.sessions: dict[int, psycopg.Connection[Any]] = {}  # sessions of logins, by request
 
     @initialize()
     def begin(self) -> None:
         """Begin with five customers."""
         self.company.reset()
+        self.company.pack = new_pack(WITH_LOGINS)
+        self.company.clock.at = SystemClock().now()  # the view of a login reads the server's clock
         self.company.add_customers(4)
         self.customers = {1, 2, 3, 4}
+
+    def teardown(self) -> None:
+        """Close the sessions of logins, and drop the logins."""
+        for session in self.sessions.values():
+            session.close()
+        drop_logins(self.company.source)
 
     def _choose(self, index: int) -> ModelledRequest:
         return self.requests[index % len(self.requests)]
 
-    @rule(unmasked=st.booleans(), days=st.integers(1, 3))
-    def request(self, unmasked: bool, days: int) -> None:
+    @rule(unmasked=st.booleans(), days=st.integers(1, 3), is_login=st.booleans())
+    def request(self, unmasked: bool, days: int, is_login: bool) -> None:
         """Make a request, or a new request in place of an edit, and check it."""
         fields = ("customer_id", "name", *(("id_number",) if unmasked else ()))
         prepared = self.company.request(
-            fields=list(fields), unmasked=["id_number"] if unmasked else [], days=days
+            fields=list(fields),
+            unmasked=["id_number"] if unmasked else [],
+            days=days,
+            form="login" if is_login else "zip",
         )
         run = self.company.start(request=prepared.id)
         may_request = self.active["clerk"] and (self.active["lead"] or self.active["boss"])
@@ -145,7 +165,14 @@ class UseMachine(RuleBasedStateMachine):
         assert may_request
         self.requests.append(
             ModelledRequest(
-                run, prepared.id, fields, unmasked, days, prepared.plan.records, self.department
+                run,
+                prepared.id,
+                fields,
+                unmasked,
+                days,
+                prepared.plan.records,
+                self.department,
+                is_login=is_login,
             )
         )
 
@@ -258,11 +285,11 @@ class UseMachine(RuleBasedStateMachine):
             and self.company.clock.now() < request.expires_at
         )
 
-    @rule(unmasked=st.booleans(), days=st.integers(1, 3))
-    def deliver_new_request(self, unmasked: bool, days: int) -> None:
-        """Let the entitled people approve a new request, and deliver its extract."""
+    @rule(unmasked=st.booleans(), days=st.integers(1, 3), is_login=st.booleans())
+    def deliver_new_request(self, unmasked: bool, days: int, is_login: bool) -> None:
+        """Let the entitled people approve a new request, and deliver its extract or login."""
         before = len(self.requests)
-        self.request(unmasked, days)
+        self.request(unmasked, days, is_login)
         if len(self.requests) == before:
             return
         supervisor = "lead" if self.active["lead"] else "boss"
@@ -288,6 +315,10 @@ class UseMachine(RuleBasedStateMachine):
         assert person == "clerk"
         assert self._may_open(request)
         request.openings += 1
+        if request.is_login:
+            assert company.password(request.number) not in b"".join(opened.pieces).decode()
+            self._read_with_login(request)
+            return
         with pyzipper.AESZipFile(io.BytesIO(b"".join(opened.pieces))) as archive:
             archive.setpassword(company.password(request.number).encode())
             text = archive.read(f"extract-{request.number}.csv").decode("utf-8-sig")
@@ -299,6 +330,28 @@ class UseMachine(RuleBasedStateMachine):
         }
         assert set(lines) == expected
         assert len(lines) == len(expected)
+
+    def _read_with_login(self, request: ModelledRequest) -> None:
+        """Read all records with a login, and keep its session open."""
+        company = self.company
+        [name] = [
+            grant.object_key for grant in self._grants() if grant.request_id == request.number
+        ]
+        if request.number in self.sessions:
+            self.sessions[request.number].close()
+        session = psycopg.connect(
+            company.source, user=name, password=company.password(request.number), autocommit=True
+        )
+        self.sessions[request.number] = session
+        cursor = session.execute("SELECT * FROM customer")
+        assert [column.name for column in cursor.description or ()] == list(request.fields)
+        rows = cursor.fetchall()
+        expected = {
+            (number, "王**", *((f"ID{number}",) if request.unmasked else ()))
+            for number in request.contents & self._existing()
+        }
+        assert set(rows) == expected
+        assert len(rows) == len(expected)
 
     @rule(hours=st.sampled_from([1, 5, 23, 25, 49, 80]))
     def wait(self, hours: int) -> None:
@@ -364,10 +417,13 @@ class UseMachine(RuleBasedStateMachine):
         index=st.integers(0, 3),
         kind=st.sampled_from([HoldKind.SUBJECT, HoldKind.CASE, HoldKind.DATABASE]),
         is_erased=st.booleans(),
+        is_login=st.booleans(),
     )
-    def end_extract_on_hold(self, index: int, kind: HoldKind, is_erased: bool) -> None:
+    def end_extract_on_hold(
+        self, index: int, kind: HoldKind, is_erased: bool, is_login: bool
+    ) -> None:
         """Deliver an extract, place a hold, and let the access end by its time or by an erasure."""
-        self.deliver_new_request(False, 1)
+        self.deliver_new_request(False, 1, is_login)
         self.place_hold(index, kind, True)
         if is_erased:
             self.erase(index, False)
@@ -435,6 +491,7 @@ class UseMachine(RuleBasedStateMachine):
         assert proof.outcome is Outcome.PASS, proof.findings
         live = {request.number for request in self.requests if self._may_open(request)}
         stored = [int(key.split("/")[1]) for key in self.company.objects()]
+        stored += self._logins()
         delivering = {
             grant.request_id
             for grant in self._grants()
@@ -444,6 +501,22 @@ class UseMachine(RuleBasedStateMachine):
         assert live <= set(stored)
         assert len(stored) == len(set(stored))
         self._check_holds(set(stored))
+
+    def _logins(self) -> list[int]:
+        """Return the number of the request of each login; each has a role and a schema."""
+        roles, schemas = (
+            [name for (name,) in self.company.execute(query, LOGIN_PREFIX)]
+            for query in (
+                "SELECT rolname FROM pg_roles WHERE starts_with(rolname, %s) ORDER BY 1",
+                "SELECT nspname FROM pg_namespace WHERE starts_with(nspname, %s) ORDER BY 1",
+            )
+        )
+        assert roles == schemas
+        sessions = self.company.execute(
+            "SELECT usename FROM pg_stat_activity WHERE starts_with(usename, %s)", LOGIN_PREFIX
+        )
+        assert {name for (name,) in sessions} <= set(roles)
+        return [int(name.removeprefix(LOGIN_PREFIX).partition("_")[0]) for name in roles]
 
     def _check_holds(self, stored: set[int]) -> None:
         """Check that legal holds prolong no extract, and that they keep the original records.
@@ -523,8 +596,8 @@ def _killing(moment: str | None) -> Iterator[None]:
 
 @contextmanager
 def _failing_deletion(failure: str) -> Iterator[None]:
-    """Let the deletion of extracts fail."""
-    original = expiry.delete_extracts
+    """Let the deletion of extracts and logins fail."""
+    original, remove = expiry.delete_extracts, expiry.remove_logins
 
     def fail(*_: Any) -> int:
         if failure == "killed":
@@ -532,7 +605,8 @@ def _failing_deletion(failure: str) -> Iterator[None]:
         raise StoreError("the store is away")
 
     expiry.delete_extracts = fail  # type: ignore[assignment] # put back below
+    expiry.remove_logins = fail  # type: ignore[assignment] # put back below
     try:
         yield
     finally:
-        expiry.delete_extracts = original
+        expiry.delete_extracts, expiry.remove_logins = original, remove

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+from email import message_from_bytes
+from email.policy import default
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,8 @@ import pytest
 from tests.e2e.conftest import Cli, Used
 
 pytestmark = pytest.mark.airflow
+
+PASSWORD = re.compile(r"(?:[2-9A-HJ-NP-Z]{4}-){5}[2-9A-HJ-NP-Z]{4}")
 
 
 def steps(run: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -95,3 +100,49 @@ def test_keys_of_a_file_with_wrong_encoding_are_refused_with_the_line(
         code=2,
     )
     assert "line 3: the file is not UTF-8" in error["error"]
+
+
+def _password(folder: Path, request: int) -> str:
+    """Return the password in the newest mail about the login of a request."""
+    for path in sorted(folder.glob("*.eml"), key=lambda file: file.stat().st_mtime, reverse=True):
+        mail = message_from_bytes(path.read_bytes(), policy=default)
+        body = mail.get_body(("plain",))
+        text = body.get_content() if body is not None else ""
+        if f"request {request} " in text and (password := PASSWORD.search(text)):
+            return password[0]
+    raise AssertionError(f"no mail with the password of request {request}")
+
+
+def test_login_reads_the_sample_until_the_access_ends(cli: Cli, tmp_path: Path) -> None:
+    prepared = cli.json(
+        *("access", "request", "--by", "E00011", "--purpose", "delivery", "--days", "2"),
+        *("--collection", "courier.customer", "--case", "CS-4", "--form", "login"),
+        *("--field", "customer_id", "--field", "phone", "--code", "status=dormant"),
+    )
+    number = str(prepared["request"])
+    answers = ("--answer", "approve=Approve", "--answer", "approve_second=Approve")
+    conf = json.dumps({"request": prepared["request"]})
+    run = cli.json("run", "use_information", "--conf", conf, *answers)
+    assert run["state"] == "success", run
+    out = tmp_path / "login.txt"
+    cli.json("access", "open", number, "--by", "E00011", "--out", str(out))
+    user = steps(run)["deliver"]["object_key"]
+    assert user in out.read_text(encoding="utf-8")
+    password = _password(cli.home / "mail", prepared["request"])
+    with psycopg.connect(cli.postgres("courier"), user=user, password=password) as session:
+        rows = session.execute("SELECT customer_id, phone FROM customer ORDER BY 1").fetchall()
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            session.execute("SELECT phone FROM public.customer")
+    with psycopg.connect(cli.postgres("courier")) as conn:
+        phones = dict(
+            conn.execute("SELECT customer_id, phone FROM customer WHERE status = 'dormant'")
+        )
+    assert [key for key, _phone in rows] == sorted(phones)
+    assert len(rows) == prepared["rows"]
+    assert all(masked != phones[key] and "*" in masked for key, masked in rows if phones[key])
+    cli.json("access", "end", number, "--by", "E00003")
+    ended = json.loads(cli.call("run", "expire_grants", "--json").stdout)
+    assert steps(ended)["verify"]["remaining"] == []
+    with psycopg.connect(cli.postgres("courier")) as conn:
+        assert conn.execute("SELECT FROM pg_roles WHERE rolname = %s", [user]).fetchall() == []
+        assert conn.execute("SELECT to_regnamespace(%s)", [user]).fetchone() == (None,)

@@ -29,9 +29,11 @@ from tests.plugins.use_data import (
     ENDED,
     EXPIRED,
     LIVE,
+    LOGIN,
     OTHER,
     PREPARED,
     REJECTED,
+    SERVER,
     WAITING,
     extract_of,
 )
@@ -109,6 +111,31 @@ def test_page_of_a_request_shows_decisions_openings_and_end(pages_server: PagesS
         assert words in page, words
     assert "too many fields" in pages_server.get(OFFICER, f"/use/{REJECTED}").text
     assert XSS not in page
+
+
+def test_page_of_a_login_names_its_user_and_its_file_has_the_server_but_no_password(
+    pages_server: PagesServer,
+) -> None:
+    page = pages_server.get(EMPLOYEE, f"/use/{LOGIN}").text
+    for words in (
+        "Database login",
+        f"parcelseal_use_{LOGIN}_a1",
+        SERVER,
+        f"Download login-{LOGIN}.txt",
+        "When the approved time is over, the view shows no record",
+    ):
+        assert words in page, words
+    assert "A downloaded file cannot be recalled." not in page
+    answer = post(pages_server, EMPLOYEE, LOGIN, pages_server.airflow.url)
+    assert answer.status_code == 200
+    assert f"login-{LOGIN}.txt" in answer.headers["Content-Disposition"]
+    text = answer.content.decode()
+    for words in (
+        f"User: parcelseal_use_{LOGIN}_a1",
+        f"数据库和服务器：{SERVER}",
+        "Table: waybill",
+    ):
+        assert words in text, text
 
 
 def test_only_the_requester_sees_the_download_and_the_confirmation(

@@ -12,18 +12,19 @@ from include.approvals import registry
 from include.approvals.registry import APPROVE, REJECT
 from include.disclosure import grants
 from include.disclosure.approval import FIRST
-from include.disclosure.content import PlannedColumn, RequestContent, UsePlan
+from include.disclosure.content import DeliveryForm, PlannedColumn, RequestContent, UsePlan
 from include.disclosure.extract_store import extract_key
-from include.disclosure.extracts.model import ExtractForm
 from include.disclosure.grants import EndReason
+from include.disclosure.logins.create import login_name
 from include.disclosure.requests import UseRequest, attach_run, store_request
 from include.disclosure.use_form import make_content
 from include.notify.outbox import Run
 from include.services.clock import FixedClock
 from include.services.objectstore.base import ObjectStore
 
-LIVE, OTHER, EXPIRED, WAITING, REJECTED, ENDED, PREPARED = range(1, 8)
+LIVE, OTHER, EXPIRED, WAITING, REJECTED, ENDED, PREPARED, LOGIN = range(1, 9)
 """Numbers of the requests, in the order in which `fill_use` stores them."""
+SERVER = "courier on db.example:5432"  # where the login is
 DAYS = 3  # days of access of each request
 
 
@@ -54,9 +55,10 @@ class UseData:
             self.ask("employee", self.now - timedelta(hours=2), REJECT),
             self._end(self.deliver("employee", long_ago)),
             self._request("employee", self.now),
+            self.deliver_login("employee", self.now - timedelta(hours=1)),
         ]
         assert [request.id for request in stored] == [
-            LIVE, OTHER, EXPIRED, WAITING, REJECTED, ENDED, PREPARED,
+            LIVE, OTHER, EXPIRED, WAITING, REJECTED, ENDED, PREPARED, LOGIN,
         ]  # fmt: skip
 
     def deliver(self, requester: str, at: datetime, extract: bytes = b"") -> UseRequest:
@@ -71,21 +73,38 @@ class UseData:
         content = extract or extract_of(request.id)
         key = extract_key(request.id, "a1", request.content.form)
         self.store.put(key, content)
+        self._record(request, at, key, self.store.description, content)
+        return request
+
+    def deliver_login(self, requester: str, at: datetime) -> UseRequest:
+        """Store an approved request whose database login was delivered, and return the request."""
+        request = self.ask(requester, at, APPROVE, DeliveryForm.LOGIN)
+        self._record(request, at, login_name(request.id, "a1"), SERVER, b"address")
+        return request
+
+    def _record(
+        self, request: UseRequest, at: datetime, key: str, store: str, content: bytes
+    ) -> None:
         with self.state.begin() as conn:
             grants.grant_request(conn, request, approvals=[1], department="d", approved_at=at)
             grants.begin_delivery(
-                conn, request.id, attempt="a1", object_key=key, store=self.store.description, now=at
+                conn, request.id, attempt="a1", object_key=key, store=store, now=at
             )
             is_delivered = grants.record_delivery(
                 conn, request.id, attempt="a1", delivered_at=at, snapshot_at=at, records=12,
                 size=len(content), file_sha256=hashlib.sha256(content).hexdigest(),
             )  # fmt: skip
         assert is_delivered
-        return request
 
-    def ask(self, requester: str, at: datetime, decision: str = "") -> UseRequest:
+    def ask(
+        self,
+        requester: str,
+        at: datetime,
+        decision: str = "",
+        form: DeliveryForm = DeliveryForm.ZIP,
+    ) -> UseRequest:
         """Store a request that waits for its approval, or one that the supervisor decided."""
-        request = self._request(requester, at)
+        request = self._request(requester, at, form)
         run = Run("use_information", f"manual__use {request.id} {self.words}")
         with self.state.begin() as conn:
             attach_run(conn, request, run, requester, at)
@@ -102,11 +121,13 @@ class UseData:
                 )  # fmt: skip
         return request
 
-    def _request(self, requester: str, at: datetime) -> UseRequest:
+    def _request(
+        self, requester: str, at: datetime, form: DeliveryForm = DeliveryForm.ZIP
+    ) -> UseRequest:
         with self.state.begin() as conn:
-            return store_request(conn, self._content(requester), PLAN, frozenset(), at)
+            return store_request(conn, self._content(requester, form), PLAN, frozenset(), at)
 
-    def _content(self, requester: str) -> RequestContent:
+    def _content(self, requester: str, form: DeliveryForm) -> RequestContent:
         values = {
             "requester": requester,
             "purpose": "delivery",
@@ -116,7 +137,7 @@ class UseData:
             "filters": [{"column": "status", "kind": "code", "values": [self.words]}],
             "days": DAYS,
             "case": f"C-17 {self.words}",
-            "form": str(ExtractForm.ZIP),
+            "form": str(form),
         }
         return make_content(values, frozenset())
 

@@ -35,6 +35,7 @@ CREATE MATERIALIZED VIEW other.kept AS SELECT * FROM other.base;
 CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w;
 CREATE FOREIGN TABLE other.far (id int) SERVER s;
 CREATE TABLE other.nothing ();
+CREATE SCHEMA parcelseal_use_17_ab12; CREATE TABLE parcelseal_use_17_ab12.approved_key (id int);
 ANALYZE other.log;
 '''
 
@@ -91,6 +92,11 @@ def test_read_schema_returns_key_columns_in_order_and_foreign_keys_to_other_sche
     assert keys[("y", "x")] == LiveForeignKey(
         keys[("y", "x")].name, ("y", "x"), ("sales.eu", 'Kunde "Süd"'), ("名 称", "a.b")
     )
+
+
+def test_read_schema_leaves_out_schemas_of_transient_logins(live: LiveSchema) -> None:
+    assert [name for name in live.tables if name[0].startswith("parcelseal_use_")] == []
+    assert ("other", "nothing") in live.tables
 
 
 def test_read_schema_merges_partitions_into_parent(live: LiveSchema) -> None:

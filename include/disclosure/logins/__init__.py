@@ -1,0 +1,1 @@
+"""Transient database logins that read the approved columns of the approved records."""
