@@ -16,6 +16,7 @@ from include.cli import config
 from include.cli.config_connect import pack_queries, query_logins, transient_logins
 from include.policy import SHIPPED
 from include.registry import load_pack, workflows
+from include.rights.missing import Login, lacks_reading
 from include.services.database import DatabaseAddress
 from include.services.programs import CLIENT_VARIABLE
 from tests.policy.packs import write_pack
@@ -136,3 +137,22 @@ def test_config_check_lists_rights_that_the_creation_of_transient_logins_lacks(
         f"{role} lacks CREATE",
         f"{role} lacks CONNECT WITH GRANT OPTION",
     ]
+
+
+def test_backup_login_needs_no_right_on_schema_of_transient_login(database: str) -> None:
+    """pg_dump leaves these schemas out."""
+    with psycopg.connect(database, autocommit=True) as admin:
+        admin.execute(
+            """CREATE SCHEMA parcelseal_use_17_ab12;
+            CREATE TABLE parcelseal_use_17_ab12.approved_key (id int);
+            CREATE TABLE unreadable (id int); CREATE ROLE backup_reader_only LOGIN"""
+        )
+        admin.execute("SET ROLE backup_reader_only")
+        try:
+            missing = [each.message for each in lacks_reading(Login(admin))]
+        finally:
+            admin.execute("RESET ROLE")
+            admin.execute("DROP SCHEMA parcelseal_use_17_ab12 CASCADE")
+            admin.execute("DROP TABLE unreadable; DROP ROLE backup_reader_only")
+    assert any("unreadable" in message for message in missing)
+    assert not any("parcelseal_use_17" in message for message in missing)
