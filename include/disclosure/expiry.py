@@ -452,8 +452,9 @@ def _remind(run: RunContext[UseRules], roster: StaffRoster) -> int:
     for grant in ending:
         employee = roster.find(requesters[grant.request_id])
         line = _(
-            "Your access to the extract of request {number} ends at {expires_at}. Delete all local "
-            "copies, then confirm it with the workflow Use of customer information in Airflow.",
+            "Your access to the information of request {number} ends at {expires_at}. Delete all "
+            "local copies, then confirm it with the workflow Use of customer information in "
+            "Airflow.",
             number=grant.request_id,
             expires_at=grant.expires_at,
         )
@@ -479,8 +480,8 @@ def _follow_up(run: RunContext[UseRules], findings: StepFindings, roster: StaffR
         requester = requesters[grant.request_id]
         employee = roster.find(requester)
         line = _(
-            "Your access to the extract of request {number} has ended. Delete all local copies, "
-            "then confirm it with the workflow Use of customer information in Airflow.",
+            "Your access to the information of request {number} has ended. Delete all local "
+            "copies, then confirm it with the workflow Use of customer information in Airflow.",
             number=grant.request_id,
         )
         if employee is not None and employee.active:
