@@ -22,7 +22,8 @@ from sqlalchemy import Connection, text
 
 from include.approvals import registry
 from include.disclosure import grants
-from include.disclosure.expiry import EXPIRE, PROVE
+from include.disclosure.absence_proof import PROVE
+from include.disclosure.expiry import EXPIRE
 from include.disclosure.requests import UseRequest, load_request
 from include.disclosure.roster import read_roster
 from include.disclosure.use_notifications import queue_delivery

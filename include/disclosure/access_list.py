@@ -38,7 +38,7 @@ class ListedRequest:
 
 
 class ApprovalProgress(StrEnum):
-    """The state of the approval of a request that has no grant.
+    """The state of the approval, as long as the request has no grant.
 
     Attributes:
         PREPARED: nobody was asked yet.

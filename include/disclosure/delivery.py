@@ -386,7 +386,7 @@ def _subjects(
 
 DELIVER = Step(
     name="deliver",
-    title=_("The delivery of the extract"),
+    title=_("The delivery"),
     clause=CLAUSE_USE,
     work=deliver_extract,
     result=Delivery,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from include.disclosure.absence_proof import PROVE, AbsenceProof
 from include.disclosure.accesses.report import (
     access_facts,
     access_sections,
@@ -11,7 +12,7 @@ from include.disclosure.accesses.report import (
     stored_files,
 )
 from include.disclosure.accesses.step import COMPARE
-from include.disclosure.expiry import EXPIRE, PROVE, AbsenceProof, Expiry
+from include.disclosure.expiry import EXPIRE, Expiry
 from include.disclosure.grants import EndReason
 from include.disclosure.rules import CLAUSE_USE, UseRules
 from include.disclosure.use_report import CANNOT_RECALL

@@ -104,8 +104,8 @@ def read_traces(address: DatabaseAddress) -> set[str]:
 def remove_login_now(run: RunContext[UseRules], grant: Grant, database: str) -> bool:
     """Remove the login of an ended access at once, and return whether no login is left.
 
-    The result is False if the database is unavailable; the next run of `expire_grants` removes the
-    login then.
+    The result is False if the database is unavailable, or if the connection leads to another server
+    than that of the login. The next run of `expire_grants` then removes or reports the login.
 
     Args:
         run: context of the run or command.
@@ -115,7 +115,10 @@ def remove_login_now(run: RunContext[UseRules], grant: Grant, database: str) -> 
     if not grant.is_login:
         return True
     try:
-        remove_logins(run.reader(database), grant.request_id)
+        address = run.reader(database)
+        if grant.store != address.display_name:
+            return False
+        remove_logins(address, grant.request_id)
     except (ServiceError, UsageError):
         return False
     return True

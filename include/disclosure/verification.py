@@ -15,7 +15,7 @@ from include.disclosure.extract_store import open_extract_store, password_of
 from include.disclosure.extracts.counting import CountedExtract, count_extract
 from include.disclosure.grants import Grant, GrantState
 from include.disclosure.logins.check import count_view
-from include.disclosure.logins.confinement import other_paths
+from include.disclosure.logins.confinement import rights_beyond_view
 from include.disclosure.requests import UseRequest, load_request
 from include.disclosure.rules import CLAUSE_USE, UseRules
 from include.disclosure.use_check import CHECK, is_request
@@ -85,14 +85,14 @@ def _verify_login(
 ) -> VerifiedExtract:
     """Count the records that the login reads, and check again that it has no other rights."""
     with connected(run.reader(request.content.database)) as connection:
-        paths = other_paths(connection, grant.object_key, request.content.collection)
+        rights = rights_beyond_view(connection, grant.object_key, request.content.collection)
         counted = count_view(connection, grant.object_key, request.content.collection)
-    if paths:
+    if rights:
         findings.fail(
             "use.login_not_confined",
             _("The login of request {number} can read more than was approved.", number=request.id),
             _("End the access, and open an incident."),
-            for_engineers=_("The login has rights on: {paths}.", paths=", ".join(paths)),
+            for_engineers=_("The login has rights on: {rights}.", rights=", ".join(rights)),
         )
         return VerifiedExtract(is_verified=False, counted_records=counted.records)
     # Records that were deleted since are missing in the view.
@@ -139,7 +139,7 @@ def _copy(reader: ObjectReader, file: IO[bytes]) -> str:
 
 VERIFY = Step(
     name="verify",
-    title=_("The verification of the extract"),
+    title=_("The verification of the delivery"),
     clause=CLAUSE_USE,
     work=verify_extract,
     result=VerifiedExtract,

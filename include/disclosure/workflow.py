@@ -9,10 +9,11 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from include.disclosure import expiry_report, grants, use_report
+from include.disclosure.absence_proof import PROVE
 from include.disclosure.accesses.step import COMPARE
 from include.disclosure.approval import APPROVE, APPROVE_SECOND
 from include.disclosure.delivery import DELIVER
-from include.disclosure.expiry import EXPIRE, PROVE
+from include.disclosure.expiry import EXPIRE
 from include.disclosure.grants import GrantState
 from include.disclosure.notification_kinds import APPROVAL, CONFIRM, DELIVERED, ENDING
 from include.disclosure.roster import read_roster

@@ -45,7 +45,7 @@ from include.services.objectstore.base import ObjectLocked, ObjectMissing, Objec
 from include.state.connect import StateLock, lock_for_transaction
 from include.state.tables import evidence_ledger, run_artifact, run_step
 
-RUNS = 2  # runs that a call verifies: more than the one run that each seal adds
+RUNS = 2  # runs that a call verifies; each seal adds a single run
 CANDIDATES = 100  # runs from which a call chooses
 LARGEST = 64 * 1024 * 1024  # bytes of a bundle that a call reads
 

@@ -11,8 +11,9 @@ import pytest
 from sqlalchemy import Connection, text
 
 from include.disclosure import grants, use_notifications
+from include.disclosure.absence_proof import PROVE, AbsenceProof
 from include.disclosure.delivery import DELIVER
-from include.disclosure.expiry import EXPIRE, PROVE, AbsenceProof, Expiry
+from include.disclosure.expiry import EXPIRE, Expiry
 from include.disclosure.grants import EndReason, GrantState
 from include.disclosure.opening import open_extract
 from include.disclosure.use_confirm import CONFIRM_COPIES

@@ -14,10 +14,11 @@ from psycopg import sql
 from sqlalchemy import Engine, text
 
 from include.approvals.required_action import Answer, RequiredAction
+from include.disclosure.absence_proof import PROVE
 from include.disclosure.approval import APPROVE, APPROVE_SECOND, UseApproval
 from include.disclosure.content import RequestContent
 from include.disclosure.delivery import DELIVER
-from include.disclosure.expiry import EXPIRE, PROVE
+from include.disclosure.expiry import EXPIRE
 from include.disclosure.extract_store import STORE
 from include.disclosure.requests import UseRequest
 from include.disclosure.rules import USE, LoginRules, UseRules

@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from include.disclosure import expiry, grants
+from include.disclosure.absence_proof import PROVE
 from include.disclosure.approval import APPROVE, APPROVE_SECOND
 from include.disclosure.delivery import DELIVER
-from include.disclosure.expiry import EXPIRE, PROVE
+from include.disclosure.expiry import EXPIRE
 from include.disclosure.grants import EndReason
 from include.disclosure.opening import open_extract
 from include.disclosure.use_check import CHECK

@@ -18,9 +18,9 @@ from include.services.errors import UsageError
 _MOST_NAMED = 5  # rights that an error message names
 # Every user may read the catalogue, except these relations: they contain values of columns,
 # passwords or data.
-_PATHS = """
+_RIGHTS = """
 WITH login AS (SELECT oid FROM pg_roles WHERE rolname = %(login)s)
-SELECT format('%%I.%%I', n.nspname, c.relname) AS path
+SELECT format('%%I.%%I', n.nspname, c.relname) AS name
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace, login
 WHERE c.relkind IN ('r', 'v', 'm', 'f', 'p', 'S')
     AND (n.nspname, c.relname) <> (%(login)s, %(view)s)
@@ -70,7 +70,7 @@ WHERE NOT starts_with(r.rolname, %(prefix)s) -- other transient logins contain n
 UNION ALL
 SELECT format('role %%I', m.roleid::regrole) FROM pg_auth_members m, login
 WHERE m.member = login.oid
-ORDER BY path LIMIT 100
+ORDER BY name LIMIT 100
 """
 _OTHER_DATABASES = """
 SELECT datname FROM pg_database
@@ -80,7 +80,7 @@ ORDER BY datname LIMIT 100
 """
 
 
-def other_paths(connection: psycopg.Connection[Any], login: str, view: str) -> list[str]:
+def rights_beyond_view(connection: psycopg.Connection[Any], login: str, view: str) -> list[str]:
     """Return the objects that a login can use beyond its view, by name; at most 100.
 
     Tables of extensions are left out: they contain no data of the company.
@@ -90,7 +90,7 @@ def other_paths(connection: psycopg.Connection[Any], login: str, view: str) -> l
         login: name of the login and of its schema.
         view: name of its view.
     """
-    rows = connection.execute(_PATHS, {"login": login, "view": view, "prefix": LOGIN_PREFIX})
+    rows = connection.execute(_RIGHTS, {"login": login, "view": view, "prefix": LOGIN_PREFIX})
     return [str(row[0]) for row in rows]
 
 
@@ -118,9 +118,10 @@ def require_confined(connection: psycopg.Connection[Any], login: str, view: str)
             "Grant the login of use.yaml CONNECT on the database WITH GRANT OPTION, or request a "
             "file instead.",
         )
-    paths = other_paths(connection, login, view)
-    if paths:
-        named = ", ".join(paths[:_MOST_NAMED]) + (", ..." if len(paths) > _MOST_NAMED else "")
+    rights = rights_beyond_view(connection, login, view)
+    if rights:
+        named = ", ".join(rights[:_MOST_NAMED])
+        named += ", ..." if len(rights) > _MOST_NAMED else ""
         raise UsageError(
             f"A login would have more than its view, by rights of everybody (PUBLIC): {named}.",
             "Revoke these rights from PUBLIC, or request a file instead.",

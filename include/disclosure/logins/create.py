@@ -125,6 +125,11 @@ def create_login(
             "Give the login of use.yaml CREATEROLE, CREATE on the database, and SELECT on the "
             "table, or request a file instead.",
         ) from None
+    except errors.RaiseException:  # its message may contain values
+        raise UsageError(
+            "An event trigger of the database refused to create a login.",
+            "Let the trigger accept the login of use.yaml, or request a file instead.",
+        ) from None
     require_confined(connection, login.name, login.view)
     return records
 
@@ -149,8 +154,9 @@ def _create_schema(
     names = SQL(", ").join(map(Identifier, login.primary_key))
     of_record = SQL(", ").join(quoted("t", name) for name in login.primary_key)
     connection.execute(SQL("CREATE SCHEMA {}").format(Identifier(login.name)))
+    # Unlogged: publications FOR ALL TABLES leave it out, as a subscriber would fail without it.
     connection.execute(  # a utility statement cannot have bound values
-        SQL("CREATE TABLE {} AS SELECT {} FROM {} WITH NO DATA").format(
+        SQL("CREATE UNLOGGED TABLE {} AS SELECT {} FROM {} WITH NO DATA").format(
             keys, of_record, selection.source
         )
     )

@@ -132,9 +132,12 @@ def _shut_out(
 
     thread = threading.Thread(target=refuse)
     thread.start()
-    while thread.is_alive():
-        _end_sessions(second, name)
-        thread.join(_PAUSE)
+    try:
+        while thread.is_alive():
+            _end_sessions(second, name)
+            thread.join(_PAUSE)
+    finally:
+        thread.join()  # at most for the lock timeout
     if errors:
         raise errors[0]
     _end_sessions(second, name)

@@ -12,8 +12,9 @@ import pytest
 from sqlalchemy import select, text
 
 from include.disclosure import expiry_report
+from include.disclosure.absence_proof import PROVE, AbsenceProof
 from include.disclosure.accesses.step import COMPARE
-from include.disclosure.expiry import EXPIRE, PROVE, AbsenceProof, Expiry
+from include.disclosure.expiry import EXPIRE, Expiry
 from include.evidence.bundle_reader import BundleReader, SealedRun
 from include.evidence.model import ControlState, Finding, Outcome, RunContext, StepRecord
 from include.evidence.signing import generate_key
